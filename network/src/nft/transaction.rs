@@ -1,0 +1,262 @@
+//! Changes to the rules that take effect together, or not at all.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    nftables::{
+        ChainAttribute, ChainMessage, Hook, HookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+        TableAttribute, TableMessage,
+    },
+    none::ControlMessage,
+};
+
+use super::{Chain, ChainKind, Family, Rule, Table, socket::Socket};
+use crate::{Error, Result};
+
+/// The number of nf_tables among netfilter's subsystems: whom a batch is for.
+const SUBSYSTEM: u16 = 10;
+
+/// The tag of a comment in a table's user data, as the `nft` program writes and shows it.
+const COMMENT_TAG: u8 = 0;
+
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    /// As it follows "failed to change the nftables rules:".
+    purpose: String,
+    family: Family,
+    flags: u16,
+    message: NfTablesMessage,
+}
+
+impl Transaction {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a table in place of the one of its name, if there is one.
+    pub(super) fn replace_table(&mut self, table: &Table) {
+        // Deleting what is not there is an error, making what is there is none.
+        self.create_table(table);
+        self.delete_table(table.family, &table.name);
+        self.create_table(table);
+        for chain in &table.chains {
+            self.create_chain(table, chain);
+            for rule in &chain.rules {
+                self.append_rule(table, chain, rule);
+            }
+        }
+    }
+
+    /// Deletes a table with all that is in it.
+    pub(super) fn delete_table(&mut self, family: Family, name: &str) {
+        let attributes = vec![TableAttribute::Name(name.to_owned())];
+        let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
+        self.push(format!("delete table {family} {name}"), family, 0, message);
+    }
+
+    /// Carries it out in the namespace of the calling thread.
+    pub(super) fn commit(&self) -> Result<()> {
+        if self.steps.is_empty() {
+            return Ok(());
+        }
+        let socket = Socket::open()?;
+        let failed = |step: &str, source| Error::Transaction { step: step.to_owned(), source };
+        socket.send(&self.bytes()).map_err(|source| failed("send the transaction", source))?;
+        loop {
+            let answers =
+                socket.receive().map_err(|source| failed("wait for the kernel's answer", source))?;
+            for answer in answers {
+                let NetlinkPayload::Error(error) = answer.payload else {
+                    continue;
+                };
+                if error.code.is_none() {
+                    return Ok(());
+                }
+                return Err(failed(self.purpose(answer.header.sequence_number), error.to_io()));
+            }
+        }
+    }
+
+    fn create_table(&mut self, table: &Table) {
+        let attributes = vec![
+            TableAttribute::Name(table.name.clone()),
+            TableAttribute::UserData(user_data(&table.comment)),
+        ];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        self.push(
+            format!("create table {} {}", table.family, table.name),
+            table.family,
+            NLM_F_CREATE,
+            message,
+        );
+    }
+
+    fn create_chain(&mut self, table: &Table, chain: &Chain) {
+        let kind = match chain.kind {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        };
+        let attributes = vec![
+            ChainAttribute::Table(table.name.clone()),
+            ChainAttribute::Name(chain.name.to_owned()),
+            ChainAttribute::Hook(vec![
+                Hook::Number(HookNumber::Inet(chain.hook)),
+                // Priorities are signed; the field on the wire is not.
+                Hook::Priority(chain.priority.cast_unsigned()),
+            ]),
+            ChainAttribute::Type(kind.to_owned()),
+        ];
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
+        let purpose = format!("create {kind} chain {} in table {} {}", chain.name, table.family, table.name);
+        self.push(purpose, table.family, NLM_F_CREATE, message);
+    }
+
+    fn append_rule(&mut self, table: &Table, chain: &Chain, rule: &Rule) {
+        let attributes = vec![
+            RuleAttribute::Table(table.name.clone()),
+            RuleAttribute::Chain(chain.name.to_owned()),
+            RuleAttribute::Expressions(rule.expressions.iter().cloned().map(Into::into).collect()),
+        ];
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        self.push(rule.purpose.clone(), table.family, NLM_F_CREATE | NLM_F_APPEND, message);
+    }
+
+    fn push(&mut self, purpose: String, family: Family, flags: u16, message: NfTablesMessage) {
+        self.steps.push(Step { purpose, family, flags, message });
+    }
+
+    /// The batch. Step `i` has the sequence number `i + 1`, the lines around them those before and after.
+    ///
+    /// Only the last step asks for an acknowledgement. The kernel reports every error unasked, errors first, and
+    /// success is one answer that way: with one for each rule of a long table, the socket's buffer would overflow.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let control = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
+        append(&mut bytes, 0, 0, NetfilterMessage::new(control.clone(), ControlMessage::BatchBegin));
+        let mut sequence = 0;
+        for step in &self.steps {
+            sequence += 1;
+            let ack = if sequence as usize == self.steps.len() { NLM_F_ACK } else { 0 };
+            let header = NetfilterHeader::new(step.family.protocol(), 0, 0);
+            let inner = NetfilterMessageInner::from(step.message.clone());
+            append(&mut bytes, sequence, step.flags | ack, NetfilterMessage::new(header, inner));
+        }
+        append(&mut bytes, sequence + 1, 0, NetfilterMessage::new(control, ControlMessage::BatchEnd));
+        bytes
+    }
+
+    fn purpose(&self, sequence: u32) -> &str {
+        let step = (sequence as usize).checked_sub(1).and_then(|index| self.steps.get(index));
+        step.map_or("commit the transaction", |step| &step.purpose)
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, sequence: u32, flags: u16, message: NetfilterMessage) {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let start = bytes.len();
+    bytes.resize(start + packet.buffer_len().next_multiple_of(4), 0);
+    packet.serialize(&mut bytes[start..]);
+}
+
+/// A comment as a table's user data: tag, length, text with a final NUL.
+fn user_data(comment: &str) -> Vec<u8> {
+    // The length is one byte; clusters' names are far shorter.
+    let mut text = comment.as_bytes()[..comment.len().min(254)].to_vec();
+    text.push(0);
+    [&[COMMENT_TAG, text.len() as u8], text.as_slice()].concat()
+}
+
+/// The comment in a table's user data.
+pub(super) fn comment(user_data: &[u8]) -> Option<String> {
+    let mut rest = user_data;
+    while let [tag, length, tail @ ..] = rest {
+        let (value, next) = tail.split_at_checked(usize::from(*length))?;
+        if *tag == COMMENT_TAG {
+            return String::from_utf8(value.strip_suffix(&[0]).unwrap_or(value).to_vec()).ok();
+        }
+        rest = next;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_netfilter::nftables::InetHookNumber;
+
+    use super::*;
+
+    fn table() -> Table {
+        Table {
+            family: Family::Ip,
+            name: "kiln-kind".to_owned(),
+            comment: "kiln:kind".to_owned(),
+            chains: vec![Chain {
+                name: "postrouting",
+                kind: ChainKind::Nat,
+                hook: InetHookNumber::PostRouting,
+                priority: 100,
+                rules: vec![Rule::new("masquerade", [super::super::masquerade()])],
+            }],
+        }
+    }
+
+    /// Type, flags and sequence number of each message of a batch.
+    fn outline(bytes: &[u8]) -> Vec<(u16, u16, u32)> {
+        let (mut rest, mut lines) = (bytes, Vec::new());
+        while rest.len() >= 16 {
+            let number = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
+            let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+            lines.push((number(4), number(6), word(8)));
+            rest = &rest[(word(0) as usize).next_multiple_of(4)..];
+        }
+        lines
+    }
+
+    #[test]
+    fn a_table_is_replaced_in_one_batch() {
+        let mut transaction = Transaction::new();
+        transaction.replace_table(&table());
+        let nft = |message: u16| (SUBSYSTEM << 8) | message;
+        let (request, create) = (NLM_F_REQUEST, NLM_F_REQUEST | NLM_F_CREATE);
+        let expected = [
+            (16, request, 0),
+            (nft(0), create, 1),
+            (nft(2), request, 2),
+            (nft(0), create, 3),
+            (nft(3), create, 4),
+            (nft(6), create | NLM_F_APPEND | NLM_F_ACK, 5),
+            (17, request, 6),
+        ];
+        assert_eq!(outline(&transaction.bytes()), expected);
+    }
+
+    #[test]
+    fn a_refused_step_is_named() {
+        let mut transaction = Transaction::new();
+        transaction.replace_table(&table());
+        assert_eq!(transaction.purpose(2), "delete table ip kiln-kind");
+        assert_eq!(transaction.purpose(5), "masquerade");
+        assert_eq!(transaction.purpose(0), "commit the transaction");
+    }
+
+    #[test]
+    fn comments_survive_the_user_data() {
+        assert_eq!(comment(&user_data("kiln:kind")).as_deref(), Some("kiln:kind"));
+        assert_eq!(user_data("ab"), [0, 3, b'a', b'b', 0]);
+        // Something else first, then the comment.
+        assert_eq!(comment(&[7, 2, 1, 1, 0, 2, b'x', 0]).as_deref(), Some("x"));
+        assert_eq!(comment(&[0, 9, b'x']), None);
+        assert_eq!(comment(&[]), None);
+    }
+}

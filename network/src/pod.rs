@@ -1,0 +1,116 @@
+//! Rules inside a node's own namespace, for its pods.
+
+use std::os::fd::BorrowedFd;
+
+use ipnet::IpNet;
+use netlink_packet_netfilter::nftables::InetHookNumber;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    nft::{self, Chain, ChainKind, Family, Match, Rule, Table},
+};
+
+/// The table in a node's namespace; its comment is the same.
+const TABLE: &str = "kiln";
+
+/// What [`isolate_services`] needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRules {
+    /// The subnets that all nodes' pods take their addresses from.
+    pub pod_subnets: Vec<IpNet>,
+    /// The subnets of the Services' addresses.
+    pub service_subnets: Vec<IpNet>,
+    /// The node's link to its cluster, [`UPLINK`](crate::UPLINK).
+    pub uplink: String,
+}
+
+/// Installs, in a node's namespace, masquerading of what pods send to other places than pods, and a refusal of
+/// addresses of Services that nobody translates.
+///
+/// A Service's address exists only in the rules of kube-proxy or its like. As long as those are missing, packets for
+/// it would leave through the default route and vanish, and a program that started early would wait for its
+/// connection's timeout, where a refusal lets it try again at once. The refusal comes after translation, so that it
+/// never meets a packet of a Service that works, and can stay.
+///
+/// # Errors
+///
+/// What the kernel refused. Nothing of it took effect then.
+pub async fn isolate_services(netns: BorrowedFd<'_>, rules: &PodRules) -> Result<()> {
+    let tables = Family::ALL.into_iter().filter_map(|family| table(family, rules)).collect();
+    nft::install(Some(netns), tables).await
+}
+
+/// None when the cluster has nothing of this family.
+fn table(family: Family, rules: &PodRules) -> Option<Table> {
+    let of_family =
+        |nets: &[IpNet]| nets.iter().copied().filter(|net| family.holds(net.addr())).collect::<Vec<_>>();
+    let (pods, services) = (of_family(&rules.pod_subnets), of_family(&rules.service_subnets));
+    if pods.is_empty() && services.is_empty() {
+        return None;
+    }
+    let masquerading = pods.iter().map(|source| masquerading(*source, &pods, &rules.uplink)).collect();
+    let refusals = || services.iter().map(|services| refusal(family, *services)).collect();
+    let filter = |name, hook| Chain { name, kind: ChainKind::Filter, hook, priority: 0, rules: refusals() };
+    let chains = vec![
+        Chain {
+            name: "postrouting",
+            kind: ChainKind::Nat,
+            hook: InetHookNumber::PostRouting,
+            priority: 100,
+            rules: masquerading,
+        },
+        filter("forward", InetHookNumber::Forward),
+        filter("output", InetHookNumber::LocalOut),
+    ];
+    Some(Table { family, name: TABLE.to_owned(), comment: TABLE.to_owned(), chains })
+}
+
+fn masquerading(source: IpNet, pods: &[IpNet], uplink: &str) -> Rule {
+    let outside = pods.iter().flat_map(|net| nft::destination_in(*net, Match::IsNot)).collect();
+    Rule::new(
+        format!("masquerade what leaves the pods of {source}"),
+        [nft::source_in(source, Match::Is), outside, nft::to_interface(uplink, Match::Is), nft::masquerade()],
+    )
+}
+
+fn refusal(family: Family, services: IpNet) -> Rule {
+    Rule::new(
+        format!("refuse what is left for the services of {services}"),
+        [nft::destination_in(services, Match::Is), nft::reject(family)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(pods: &[&str], services: &[&str]) -> PodRules {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        PodRules { pod_subnets: nets(pods), service_subnets: nets(services), uplink: "eth0".to_owned() }
+    }
+
+    #[test]
+    fn each_family_has_its_own_rules() {
+        let rules = rules(&["10.244.0.0/16", "fd00:10:244::/56"], &["10.96.0.0/16", "fd00:10:96::/112"]);
+        for family in Family::ALL {
+            let table = table(family, &rules).unwrap();
+            let counts: Vec<_> = table.chains.iter().map(|chain| (chain.name, chain.rules.len())).collect();
+            assert_eq!(counts, [("postrouting", 1), ("forward", 1), ("output", 1)]);
+        }
+    }
+
+    #[test]
+    fn a_family_without_subnets_has_no_table() {
+        let rules = rules(&["10.244.0.0/16"], &["10.96.0.0/16"]);
+        assert!(table(Family::Ip6, &rules).is_none());
+        assert!(table(Family::Ip, &rules).is_some());
+    }
+
+    #[test]
+    fn pods_of_every_subnet_are_inside() {
+        let pods: Vec<IpNet> = ["10.1.0.0/16", "10.2.0.0/16"].map(|text| text.parse().unwrap()).to_vec();
+        // Source (3 expressions), two destinations (6), the link (2), masquerade (1).
+        assert_eq!(masquerading(pods[0], &pods, "eth0").expressions.len(), 12);
+    }
+}
