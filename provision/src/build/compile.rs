@@ -1,0 +1,283 @@
+//! Compiling the components.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use super::{
+    Build,
+    cache::file_error,
+    component::{ALL, COREDNS, Component, ETCD, KUBERNETES},
+    gomod,
+    image_names::ImageNames,
+    program::Program,
+    recipe::{self, Key},
+    version::KubernetesVersion,
+};
+use crate::{Error, Result};
+
+/// Every program of the node image, and the names that its container images must have.
+#[derive(Debug)]
+pub(super) struct Programs {
+    components: Vec<(&'static str, Compiled)>,
+    /// What kubeadm will look for.
+    pub(super) names: ImageNames,
+}
+
+/// The programs of one component.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    /// The directory they are in.
+    pub(super) directory: PathBuf,
+    /// What they were made from.
+    pub(super) key: String,
+    /// How long it took; `None` when they were in the cache.
+    pub(super) took: Option<Duration>,
+}
+
+/// The program that holds a pod's namespaces; compiled from C.
+pub(super) const PAUSE: &str = "pause";
+
+impl Programs {
+    /// A program by its component and name.
+    pub(super) fn path(&self, component: &str, program: &str) -> PathBuf {
+        self.get(component).directory.join(program)
+    }
+
+    /// What a component was made from.
+    pub(super) fn key(&self, component: &str) -> &str {
+        &self.get(component).key
+    }
+
+    /// Every component's name and how long it took to compile.
+    pub(super) fn times(&self) -> impl Iterator<Item = (&'static str, Option<Duration>)> {
+        self.components.iter().map(|(name, compiled)| (*name, compiled.took))
+    }
+
+    fn get(&self, component: &str) -> &Compiled {
+        let found = self.components.iter().find(|(name, _)| *name == component);
+        found.map(|(_, compiled)| compiled).expect("every component of the table has been compiled")
+    }
+}
+
+/// Compiles everything that is not in the cache.
+pub(super) async fn all(build: &Build<'_>, version: &KubernetesVersion) -> Result<Programs> {
+    let mut components = Vec::new();
+    let kubernetes = component(build, &KUBERNETES, version, &version.to_string()).await?;
+    let names = list_images(build, &kubernetes.directory.join("kubeadm"), version).await?;
+    components.push((KUBERNETES.name, kubernetes));
+    for entry in ALL {
+        let wanted = match entry.name {
+            name if name == KUBERNETES.name => continue,
+            name if name == ETCD.name => names.etcd_version()?,
+            name if name == COREDNS.name => names.coredns_version()?,
+            _ => entry.pinned_version().to_owned(),
+        };
+        components.push((entry.name, component(build, entry, version, &wanted).await?));
+    }
+    components.push((PAUSE, pause(build).await?));
+    Ok(Programs { components, names })
+}
+
+/// Asks the kubeadm that will set the clusters up which images it wants.
+async fn list_images(build: &Build<'_>, kubeadm: &Path, version: &KubernetesVersion) -> Result<ImageNames> {
+    let program = Program::new(kubeadm, "ask kubeadm for its images");
+    let version = version.to_string();
+    let output = program
+        .args(["config", "images", "list", "--kubernetes-version", &version])
+        .run(build.reporter)
+        .await?;
+    ImageNames::parse(&output)
+}
+
+async fn component(
+    build: &Build<'_>,
+    component: &Component,
+    kubernetes: &KubernetesVersion,
+    wanted: &str,
+) -> Result<Compiled> {
+    let linker_flags = component.linker_flags(kubernetes);
+    let mut key = Key::default()
+        .with_files(component.name)
+        .with(wanted)
+        .with(&linker_flags)
+        .with(component.tags)
+        .with(component.packages.join(" "))
+        .with(&build.tools.go_version)
+        .with(std::env::consts::ARCH);
+    if component.cgo {
+        key = key.with(&build.tools.gcc_version).with(&build.tools.libseccomp_version);
+    }
+    let key = key.finish();
+    let cached = format!("components/{}", component.name);
+    if let Some(directory) = build.cache.find(&cached, &key) {
+        build.reporter.message(1, &format!("{} {wanted} is in the cache", component.name));
+        return Ok(Compiled { directory, key, took: None });
+    }
+    build
+        .phase(&format!("Compiling {} {wanted} 🔨", component.name), async {
+            let started = Instant::now();
+            let scratch = build.cache.scratch()?;
+            let (module, out) = (scratch.path().join("module"), scratch.path().join("out"));
+            recipe::write(component.name, &module)?;
+            fs_err::create_dir(&out).map_err(file_error("prepare a compilation", build.cache.root()))?;
+            if wanted != component.pinned_version() {
+                require(build, component, kubernetes, wanted, &module).await?;
+            }
+            compile(build, component, &linker_flags, wanted, &module, &out).await?;
+            for program in component.programs() {
+                if !out.join(program).is_file() {
+                    let reason = "its compilation left no such file".to_owned();
+                    return Err(Error::Recipe { object: program.to_owned(), reason });
+                }
+            }
+            let directory = build.cache.commit(&out, &cached, &key)?;
+            Ok(Compiled { directory, key, took: Some(started.elapsed()) })
+        })
+        .await
+}
+
+async fn compile(
+    build: &Build<'_>,
+    component: &Component,
+    linker_flags: &str,
+    wanted: &str,
+    module: &Path,
+    out: &Path,
+) -> Result<()> {
+    let mut args = vec!["build".to_owned(), "-trimpath".to_owned()];
+    if wanted != component.pinned_version() {
+        // Nothing is pinned for this version: let Go write down what it takes.
+        args.push("-mod=mod".to_owned());
+    }
+    if !component.tags.is_empty() {
+        args.extend(["-tags".to_owned(), component.tags.to_owned()]);
+    }
+    let output = match component.packages {
+        ["."] => out.join(component.name),
+        // A directory takes each program under its package's name.
+        _ => out.join(""),
+    };
+    args.extend([
+        "-ldflags".to_owned(),
+        linker_flags.to_owned(),
+        "-o".to_owned(),
+        output.display().to_string(),
+    ]);
+    args.extend(component.packages.iter().map(|package| (*package).to_owned()));
+    let go = build.tools.go(format!("compile {} {wanted}", component.name));
+    go.env("CGO_ENABLED", if component.cgo { "1" } else { "0" })
+        .args(args)
+        .directory(module)
+        .run(build.reporter)
+        .await?;
+    Ok(())
+}
+
+/// Makes the module in `module` require another version than the recipe's.
+async fn require(
+    build: &Build<'_>,
+    component: &Component,
+    kubernetes: &KubernetesVersion,
+    wanted: &str,
+    module: &Path,
+) -> Result<()> {
+    let writing = file_error("write a module", build.cache.root());
+    if component.name == KUBERNETES.name {
+        let upstream =
+            fs_err::read_to_string(module_file(build, kubernetes, module).await?).map_err(&writing)?;
+        let staging = gomod::staging_modules(&upstream);
+        let pinned = gomod::go_directive(recipe::text("kubernetes/go.mod")).unwrap_or_default();
+        let go = gomod::go_directive(&upstream).unwrap_or_default().max(pinned);
+        let text = gomod::kubernetes(go, wanted, &staging, &kubernetes.staging());
+        fs_err::write(module.join("go.mod"), text).map_err(&writing)?;
+        fs_err::remove_file(module.join("go.sum")).map_err(&writing)?;
+        return Ok(());
+    }
+    let go = build.tools.go(format!("get {} {wanted}", component.name));
+    go.args(["get", &format!("{}@{wanted}", component.module)]).directory(module).run(build.reporter).await?;
+    Ok(())
+}
+
+/// Fetches the `go.mod` of a version of Kubernetes. It tells whether there is such a version, too.
+async fn module_file(build: &Build<'_>, version: &KubernetesVersion, directory: &Path) -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        go_mod: PathBuf,
+    }
+    let go = build.tools.go(format!("look for Kubernetes {version}"));
+    let module = format!("{}@{version}", KUBERNETES.module);
+    let output =
+        match go.args(["mod", "download", "-json", &module]).directory(directory).run(build.reporter).await {
+            Ok(output) => output,
+            Err(Error::Program { output, .. }) if is_unknown_version(&output) => {
+                let source = Some(go_error(&output).into());
+                return Err(Error::KubernetesVersion { version: version.to_string(), source });
+            }
+            Err(error) => return Err(error),
+        };
+    let answer: Answer = serde_json::from_str(&output).map_err(|source| Error::Recipe {
+        object: module,
+        reason: format!("go's answer is not understood: {source}"),
+    })?;
+    Ok(answer.go_mod)
+}
+
+/// Whether Go complains about the version, and not about the network. A proxy answers with a status.
+fn is_unknown_version(output: &str) -> bool {
+    let complaints = ["unknown revision", "invalid version", "403 Forbidden", "404 Not Found", "410 Gone"];
+    complaints.iter().any(|complaint| output.contains(complaint))
+}
+
+/// What Go says in its answer, which is JSON when it fails, too.
+fn go_error(output: &str) -> String {
+    let answer: Option<serde_json::Value> = serde_json::from_str(output).ok();
+    let error = answer.as_ref().and_then(|answer| answer["Error"].as_str()).unwrap_or(output);
+    error.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+async fn pause(build: &Build<'_>) -> Result<Compiled> {
+    let key =
+        Key::default().with_files(PAUSE).with(&build.tools.gcc_version).with(std::env::consts::ARCH).finish();
+    let cached = format!("components/{PAUSE}");
+    if let Some(directory) = build.cache.find(&cached, &key) {
+        return Ok(Compiled { directory, key, took: None });
+    }
+    let started = Instant::now();
+    let scratch = build.cache.scratch()?;
+    let (source, out) = (scratch.path().join("source"), scratch.path().join("out"));
+    recipe::write(PAUSE, &source)?;
+    fs_err::create_dir(&out).map_err(file_error("prepare a compilation", build.cache.root()))?;
+    let arguments = ["-Os", "-static", "-s", "-Wall", "-Werror", "-o"];
+    let gcc = Program::new(&build.tools.gcc, "compile pause").args(arguments);
+    gcc.args([out.join(PAUSE), source.join("pause.c")]).run(build.reporter).await?;
+    let directory = build.cache.commit(&out, &cached, &key)?;
+    Ok(Compiled { directory, key, took: Some(started.elapsed()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unknown_version_is_told_as_one() {
+        assert!(is_unknown_version(
+            "\"Error\": \"k8s.io/kubernetes@v1.99.0: invalid version: unknown revision\""
+        ));
+        assert!(is_unknown_version("reading https://proxy.example/x/@v/v1.99.0.info: 403 Forbidden"));
+        assert!(!is_unknown_version("dial tcp: lookup proxy.golang.org: no such host"));
+    }
+
+    #[test]
+    fn what_go_says_is_told_without_its_json() {
+        assert_eq!(
+            go_error("{\n \"Path\": \"x\",\n \"Error\": \"x@v9:\\n\\tunknown revision\"\n}"),
+            "x@v9: unknown revision"
+        );
+        assert_eq!(go_error("plain"), "plain");
+    }
+}

@@ -1,0 +1,173 @@
+//! Talking to a cluster's API: one client, a few changes, and waits that are watches.
+
+use std::{fmt::Debug, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::{
+    Client, Config,
+    api::{Api, Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Reporter, Result};
+
+/// A client with an administrator's rights, for the API at `server` (`https://…`).
+///
+/// # Errors
+/// [`Error::Api`] when the configuration is not usable.
+pub(super) async fn connect(admin_conf: &str, server: &str) -> Result<Client> {
+    let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::ApiConfiguration { source };
+    let mut kubeconfig = Kubeconfig::from_yaml(admin_conf).map_err(|error| fail(error.into()))?;
+    for named in &mut kubeconfig.clusters {
+        if let Some(cluster) = &mut named.cluster {
+            cluster.server = Some(server.to_owned());
+            // The cluster is on this machine; a proxy of the environment's is for elsewhere.
+            cluster.proxy_url = None;
+        }
+    }
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| fail(error.into()))?;
+    config.proxy_url = None;
+    Client::try_from(config).map_err(Error::api("make a client for the API".to_owned()))
+}
+
+/// The taint that keeps ordinary pods off control planes.
+const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+
+/// The label that keeps a node out of load balancers.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Lets ordinary pods run on a control plane, and load balancers send to it.
+///
+/// # Errors
+/// [`Error::Api`] naming the node.
+pub(super) async fn make_schedulable(client: &Client, node: &str) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let found = api.get(node).await.map_err(Error::api(format!("read node {node}")))?;
+    let taints: Vec<_> = found
+        .spec
+        .and_then(|spec| spec.taints)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|taint| taint.key != CONTROL_PLANE_TAINT)
+        .collect();
+    // With the version that was read: another writer's taint must not be lost.
+    let patch = serde_json::json!({
+        "metadata": { "resourceVersion": found.metadata.resource_version, "labels": { EXCLUDE_LABEL: null } },
+        "spec": { "taints": taints },
+    });
+    match api.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Box::pin(make_schedulable(client, node)).await,
+        Err(error) => Err(Error::api(format!("untaint node {node}"))(error)),
+    }
+}
+
+/// Waits until every node of `expected` is Ready. Returns whether they were within `timeout`.
+///
+/// # Errors
+/// [`Error::Api`] when watching is refused.
+pub(super) async fn nodes_ready(
+    client: &Client,
+    expected: &[String],
+    timeout: Duration,
+    reporter: &dyn Reporter,
+) -> Result<bool> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut waiting: Vec<String> = expected.to_vec();
+    let watching = async {
+        let mut events =
+            std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+        loop {
+            // The watcher retries what fails; an error in between only means that it takes longer.
+            match events.try_next().await {
+                Ok(Some(node)) => {
+                    let name = node.metadata.name.clone().unwrap_or_default();
+                    if let Some(reason) = not_ready(&node) {
+                        reporter.step(&format!("{name}: {reason}"));
+                    } else {
+                        waiting.retain(|other| *other != name);
+                    }
+                    if waiting.is_empty() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => reporter.step(&format!("watching nodes: {error}")),
+            }
+        }
+    };
+    Ok(tokio::time::timeout(timeout, watching).await.is_ok())
+}
+
+/// The pod ranges a node was given, as soon as it was.
+pub(super) async fn pod_ranges(client: &Client, node: &str) -> Vec<IpNet> {
+    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let ranges = |node: Node| {
+        let ranges = node.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
+        let parsed: Vec<IpNet> = ranges.iter().filter_map(|range| range.parse().ok()).collect();
+        (!parsed.is_empty()).then_some(parsed)
+    };
+    first_match(Api::all(client.clone()), only, ranges).await
+}
+
+/// Returns when the namespace `default` has its service account. The API refuses every pod until then.
+pub(super) async fn pods_admitted(client: &Client) {
+    let only = watcher::Config::default().fields("metadata.name=default");
+    first_match(Api::<ServiceAccount>::namespaced(client.clone(), "default"), only, |_| Some(())).await;
+}
+
+/// Watches until an object tells what was looked for. Never ends if none does: callers bound it.
+async fn first_match<K, T>(api: Api<K>, only: watcher::Config, tell: impl Fn(K) -> Option<T>) -> T
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api, only).default_backoff().applied_objects());
+    loop {
+        match events.next().await {
+            Some(Ok(object)) => {
+                if let Some(told) = tell(object) {
+                    return told;
+                }
+            }
+            // The watcher tries again by itself, and does not end.
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Why a node is not ready; `None` when it is.
+fn not_ready(node: &Node) -> Option<String> {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    match conditions.iter().find(|condition| condition.type_ == "Ready") {
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) => Some(condition.message.clone().unwrap_or_else(|| "not ready".to_owned())),
+        None => Some("has not reported yet".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(status: serde_json::Value) -> Node {
+        serde_json::from_value(serde_json::json!({ "metadata": { "name": "n" }, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn readiness_is_the_condition_of_that_name() {
+        let ready = node(serde_json::json!({ "conditions": [
+            { "type": "MemoryPressure", "status": "False" }, { "type": "Ready", "status": "True" } ] }));
+        assert_eq!(not_ready(&ready), None);
+        let pending = node(serde_json::json!({ "conditions": [
+            { "type": "Ready", "status": "False", "message": "no CNI" } ] }));
+        assert_eq!(not_ready(&pending).as_deref(), Some("no CNI"));
+        assert!(not_ready(&node(serde_json::json!({}))).is_some());
+    }
+}

@@ -1,0 +1,126 @@
+//! kubeadm in a node.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use kiln_runtime::{ExecSpec, Process, exec_command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::node::ADMIN_CONF;
+use crate::{Error, KubeadmFailure, Reporter, Result};
+
+/// Where kind puts kubeadm's configuration, and users look for it.
+pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
+
+/// Lines of a log that are shown when a node fails: enough to see the cause, little enough to be read.
+const TAIL: usize = 25;
+
+/// Runs `kubeadm init` in a node. Everything it prints goes to `log`.
+///
+/// # Errors
+/// [`KubeadmFailure`] with the end of what it and kubelet said.
+pub(super) async fn init(node: &str, process: &Process, log: &Path, reporter: &dyn Reporter) -> Result<()> {
+    let args = ["kubeadm", "init", "--config", KUBEADM_CONF, "--skip-token-print", "--v=6"];
+    run(node, process, &args, log, reporter).await
+}
+
+/// Runs `kubeadm join` in a node. Everything it prints goes to `log`.
+///
+/// # Errors
+/// [`KubeadmFailure`] with the end of what it and kubelet said.
+pub(super) async fn join(node: &str, process: &Process, log: &Path, reporter: &dyn Reporter) -> Result<()> {
+    run(node, process, &["kubeadm", "join", "--config", KUBEADM_CONF, "--v=6"], log, reporter).await
+}
+
+async fn run(
+    node: &str,
+    process: &Process,
+    args: &[&str],
+    log: &Path,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let output = fs_err::File::create(log).map_err(Error::file("make kubeadm's log"))?;
+    let spec = ExecSpec {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: vec!["HOME=/root".to_owned(), format!("KUBECONFIG={ADMIN_CONF}")],
+        ..ExecSpec::default()
+    };
+    let (reader, writer) = std::io::pipe().map_err(Error::file("make a pipe"))?;
+    let errors = writer.try_clone().map_err(Error::file("make a pipe"))?;
+    let mut command = tokio::process::Command::from(exec_command(process, &spec)?);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(errors)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::file("start the exec helper"))?;
+    // The command holds the pipe's other end too, and would keep it open.
+    drop(command);
+
+    let receiver = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())
+        .map_err(Error::file("read kubeadm's output"))?;
+    let mut lines = BufReader::new(receiver).lines();
+    let mut output = output;
+    while let Some(line) = lines.next_line().await.map_err(Error::file("read kubeadm's output"))? {
+        std::io::Write::write_all(&mut output, format!("{line}\n").as_bytes())
+            .map_err(Error::file("write kubeadm's log"))?;
+        if let Some(step) = line.strip_prefix('[') {
+            reporter.step(&format!("{node}: [{step}"));
+        }
+        reporter.message(3, &line);
+    }
+    let status = child.wait().await.map_err(Error::file("wait for kubeadm"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let failure = KubeadmFailure {
+        node: node.to_owned(),
+        command: args[..2].join(" "),
+        status: status.code().map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
+        log: log.to_owned(),
+        output: tail(log),
+        kubelet: kubelet_log(process).await,
+    };
+    Err(Box::new(failure).into())
+}
+
+/// The end of a text file.
+fn tail(path: &Path) -> String {
+    let text = fs_err::read_to_string(path).unwrap_or_default();
+    last_lines(&text, TAIL)
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// What kubelet said last, when the node can still be asked.
+async fn kubelet_log(process: &Process) -> String {
+    let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];
+    let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
+    let Ok(command) = exec_command(process, &spec) else { return String::new() };
+    let output =
+        tokio::process::Command::from(command).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Where a node's kubeadm log is kept.
+pub(super) fn log_path(node_directory: &Path) -> PathBuf {
+    node_directory.join("kubeadm.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_whole_lines() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("a", 2), "a");
+        assert_eq!(last_lines("", 2), "");
+    }
+}

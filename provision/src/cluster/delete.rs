@@ -1,0 +1,135 @@
+//! Removing a cluster, whole, half-made or broken.
+
+use std::path::Path;
+
+use kiln_network::Network;
+
+use super::{blocking::Steps, create::locate_kubeconfig, node};
+use crate::{
+    Error, Paths, Reporter, Result, host,
+    kubeconfig::{self, Locations},
+    state::{self, Phase},
+};
+
+/// What was removed.
+#[derive(Clone, Debug, Default)]
+pub struct Deleted {
+    /// The nodes, by name; empty when there was no such cluster.
+    pub nodes: Vec<String>,
+}
+
+impl Deleted {
+    /// What was removed, in the words scripts written for kind look for.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let names: Vec<String> = self.nodes.iter().map(|node| format!("{node:?}")).collect();
+        format!("Deleted nodes: [{}]", names.join(" "))
+    }
+}
+
+/// Removes a cluster and its entry in the kubeconfig. A cluster that does not exist is no error; its kubeconfig entry
+/// is removed all the same.
+///
+/// # Errors
+/// [`Error::Leftovers`] with everything that could not be removed, or what the kubeconfig says.
+pub async fn delete(
+    paths: &Paths,
+    name: &str,
+    kubeconfig: Option<&Path>,
+    reporter: &dyn Reporter,
+) -> Result<Deleted> {
+    state::validate_cluster_name(name)?;
+    let locations = locate_kubeconfig(kubeconfig)?;
+    if !state::cluster_exists(paths, name)? {
+        kubeconfig::remove_from(&locations, name)?;
+        return Ok(Deleted::default());
+    }
+    let lock = state::cluster_lock(paths, name, reporter).await?;
+    let deleted = remove_all(paths, name, Some(&locations), reporter).await?;
+    lock.remove()?;
+    Ok(deleted)
+}
+
+/// Removes everything of a cluster. The caller holds its lock.
+///
+/// # Errors
+/// [`Error::Leftovers`] with everything that could not be removed.
+pub(super) async fn remove_all(
+    paths: &Paths,
+    name: &str,
+    locations: Option<&Locations>,
+    reporter: &dyn Reporter,
+) -> Result<Deleted> {
+    let mut errors: Vec<Error> = Vec::new();
+    if let Some(locations) = locations {
+        errors.extend(kubeconfig::remove_from(locations, name).err());
+    }
+    // A record that cannot be read must not keep the rest from going: names tell where everything is.
+    let record = state::load_cluster(paths, name).ok().flatten();
+    let network = record.as_ref().map_or_else(|| nameless(name), |record| record.network.clone());
+    if let Some(record) = record {
+        errors.extend(
+            state::save_cluster(paths, &state::ClusterRecord { phase: Phase::Deleting, ..record }).err(),
+        );
+    }
+
+    let nodes = state::node_names(paths, name)?;
+    let steps = Steps::default();
+    let removals = nodes.iter().map(|node| {
+        let process = state::load_node(paths, name, node).ok().flatten().and_then(|record| record.process);
+        let (cgroup, directory) = (node::cgroup(name, node), paths.node_run(name, node));
+        let state = paths.node(name, node);
+        steps.run(move || {
+            let mut errors: Vec<Error> = kiln_runtime::remove(process.as_ref(), &cgroup, &directory)
+                .into_iter()
+                .map(Error::from)
+                .collect();
+            // Only a node that is gone lets go of its files; those of one that stays are needed to try again.
+            if errors.is_empty() {
+                errors.extend(remove_directory(&state).err());
+            }
+            errors
+        })
+    });
+    errors.extend(futures_util::future::join_all(removals).await.into_iter().flatten());
+    errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
+
+    if errors.is_empty() {
+        let _host = state::host_lock(paths, reporter).await?;
+        errors.extend(state::remove_cluster(paths, name).err());
+        if errors.is_empty() && state::cluster_names(paths)?.is_empty() {
+            // Whoever makes a cluster now waits for the lock before it makes anything below these.
+            for directory in [&paths.run().join("clusters"), paths.run()] {
+                let _ = fs_err::remove_dir(directory);
+            }
+            match host::restore(paths) {
+                Ok(restored) => {
+                    for setting in restored {
+                        reporter.message(1, &format!("restored {setting}"));
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(Deleted { nodes })
+    } else {
+        Err(Error::Leftovers { cluster: name.to_owned(), errors })
+    }
+}
+
+/// The network of a cluster that was killed before it wrote down which: its names are made of the cluster's.
+fn nameless(cluster: &str) -> Network {
+    let bridge = Network::bridge_name(cluster);
+    Network { cluster: cluster.to_owned(), bridge, ipv4: None, ipv6: None, mtu: 1500 }
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    match fs_err::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { what: "remove a node's files", source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,120 @@
+//! The pod network: CNI configuration that is there before kubelet looks for one, and routes between nodes.
+//!
+//! Kiln writes it instead of running a DaemonSet that would: the node is Ready as soon as kubelet is. Pods get their
+//! addresses from the node's pod CIDR (host-local), a veth pair each (ptp), and host ports (portmap).
+
+use std::{net::IpAddr, os::fd::AsFd};
+
+use ipnet::IpNet;
+use kiln_network::PodRoute;
+use serde_json::json;
+
+use super::{
+    api, inside,
+    node::{StartedNode, Surroundings},
+};
+use crate::{Error, Result, state::NodeRole};
+
+/// Where it goes in a node. The name sorts before what a CNI installed later usually writes, as kindnet's does.
+pub(super) const CNI_CONFIG: &str = "etc/cni/net.d/10-kiln.conflist";
+
+/// The CNI configuration for pods from these ranges (one per address family).
+pub(super) fn cni_config(pod_cidrs: &[IpNet], mtu: u32) -> String {
+    let ranges: Vec<_> = pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
+    let routes: Vec<_> = pod_cidrs
+        .iter()
+        .map(|cidr| json!({ "dst": if matches!(cidr, IpNet::V4(_)) { "0.0.0.0/0" } else { "::/0" } }))
+        .collect();
+    let config = json!({
+        "cniVersion": "0.3.1",
+        "name": "kiln",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": false,
+                "mtu": mtu,
+                "ipam": { "type": "host-local", "dataDir": "/run/cni-ipam-state", "routes": routes, "ranges": ranges },
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    });
+    format!("{config:#}\n")
+}
+
+/// The range the first node of a cluster is given: kube-controller-manager hands out pieces of the pod subnet in order,
+/// of /24 (IPv4) or /64 (IPv6) where nothing else is asked for. Checked against what it did once the node is known.
+pub(super) fn first_pod_cidrs(pod_subnets: &[IpNet]) -> Vec<IpNet> {
+    let first = |subnet: &IpNet| {
+        let length = if matches!(subnet, IpNet::V4(_)) { 24 } else { 64 };
+        IpNet::new(subnet.network(), length.max(subnet.prefix_len())).unwrap_or(*subnet)
+    };
+    pod_subnets.iter().map(first).collect()
+}
+
+/// Gives every node the CNI configuration for its pod range as soon as the cluster has chosen one, and then routes to the
+/// other nodes' pods.
+pub(super) async fn connect_pods(
+    client: &kube::Client,
+    nodes: &[StartedNode],
+    around: &Surroundings,
+) -> Result<()> {
+    let ranges = nodes.iter().map(|node| async move {
+        let given = api::pod_ranges(client, &node.plan.name).await;
+        // What was assumed of the first node is nearly always right, and there already.
+        let assumed = node.plan.role == NodeRole::ControlPlane
+            && given == first_pod_cidrs(around.networking.pod_subnet.nets());
+        if !assumed {
+            let text = cni_config(&given, around.network.mtu);
+            inside::write(&node.process, &node.plan.name, &format!("/{CNI_CONFIG}"), &text)?;
+        }
+        Ok::<_, Error>(given)
+    });
+    let ranges = futures_util::future::try_join_all(ranges).await?;
+    for node in nodes {
+        let routes = routes_from(node, nodes.iter().zip(&ranges));
+        kiln_network::route_pods(&node.plan.name, node.netns.as_fd(), &routes).await?;
+    }
+    Ok(())
+}
+
+/// The routes of a node to the pods of all others.
+fn routes_from<'a>(
+    node: &StartedNode,
+    all: impl Iterator<Item = (&'a StartedNode, &'a Vec<IpNet>)>,
+) -> Vec<PodRoute> {
+    let mut routes = Vec::new();
+    for (other, ranges) in all.filter(|(other, _)| other.plan.name != node.plan.name) {
+        let (ipv4, ipv6) = (other.plan.endpoint.ipv4, other.plan.endpoint.ipv6);
+        routes.extend(ranges.iter().filter_map(|pods| {
+            let via = if pods.addr().is_ipv4() { ipv4.map(IpAddr::V4) } else { ipv6.map(IpAddr::V6) };
+            Some(PodRoute { pods: *pods, via: via? })
+        }));
+    }
+    routes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_first_node_gets_the_first_piece() {
+        assert_eq!(first_pod_cidrs(&nets(&["10.244.0.0/16"])), nets(&["10.244.0.0/24"]));
+        assert_eq!(first_pod_cidrs(&nets(&["10.244.7.0/25"])), nets(&["10.244.7.0/25"]));
+        assert_eq!(first_pod_cidrs(&nets(&["fd00:10:244::/56"])), nets(&["fd00:10:244::/64"]));
+    }
+
+    #[test]
+    fn the_configuration_names_ranges_routes_and_mtu() {
+        let text = cni_config(&nets(&["10.244.0.0/24"]), 1400);
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let ptp = &config["plugins"][0];
+        assert_eq!(ptp["mtu"], 1400);
+        assert_eq!(ptp["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
+        assert_eq!(ptp["ipam"]["routes"][0]["dst"], "0.0.0.0/0");
+    }
+}

@@ -1,0 +1,228 @@
+//! Making one node: its files, its wiring, its container.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use ipnet::IpNet;
+use kiln_network::{Network, PodRules};
+use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFilesystem};
+
+use super::{
+    boot::{self, BootNotice},
+    network::{CNI_CONFIG, cni_config, first_pod_cidrs},
+    plan::{CONTAINERD_CONFIG, NodePlan},
+};
+use crate::{
+    Error, Paths, Result, config,
+    image::materialise,
+    state::{self, NodeRecord, NodeRole},
+};
+
+/// What every node is started with, whatever its image says.
+const SYSCTLS: [(&str, &str); 1] = [("net.ipv4.ip_forward", "1")];
+
+/// The interface of a node that leads out of it.
+const UPLINK: &str = "eth0";
+
+/// The admin's credentials, where kubeadm leaves them.
+pub(super) const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+
+/// A cluster's parts that a node needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) cluster: String,
+    pub(super) network: Network,
+    /// `/etc/hosts` of every node.
+    pub(super) hosts: String,
+    pub(super) networking: config::Networking,
+}
+
+/// A node whose init runs.
+#[derive(Debug)]
+pub(super) struct StartedNode {
+    pub(super) plan: NodePlan,
+    pub(super) process: Process,
+    pub(super) notice: BootNotice,
+    /// Keeps the namespace open until the node's rules are in it.
+    pub(super) netns: OwnedFd,
+}
+
+/// Where a cluster's nodes are in the cgroup hierarchies.
+pub(super) fn cgroup(cluster: &str, node: &str) -> Cgroup {
+    Cgroup { parent: format!("kiln/{cluster}"), leaf: node.to_owned() }
+}
+
+/// Writes everything that is to be in the node before its init runs. Blocks.
+///
+/// # Errors
+/// [`Error::File`] naming what could not be written.
+pub(super) fn write_files(paths: &Paths, plan: &NodePlan, around: &Surroundings) -> Result<()> {
+    let directory = paths.node(&around.cluster, &plan.name);
+    let upper = directory.join("upper");
+    fs_err::create_dir_all(&upper).map_err(Error::file("make the node's directory"))?;
+    let var = directory.join("var");
+    fs_err::create_dir_all(&var).map_err(Error::file("make the node's /var"))?;
+    // containerd's blobs and the snapshots of committed layers are only ever read, or unlinked as a whole: those of all
+    // nodes are the same files. Everything else in /var belongs to the node.
+    materialise(&plan.layers, Path::new("var"), &var, |path| {
+        path.starts_with("var/lib/containerd/io.containerd.content.v1.content/blobs")
+            || path.starts_with("var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots")
+    })?;
+    let file = |path: &str, content: &str| -> Result<()> {
+        let path = upper.join(path);
+        if let Some(parent) = path.parent() {
+            fs_err::create_dir_all(parent).map_err(Error::file("make a directory of the node"))?;
+        }
+        fs_err::write(path, content).map_err(Error::file("write a file of the node"))
+    };
+    file("etc/hostname", &format!("{}\n", plan.name))?;
+    file("etc/hosts", &around.hosts)?;
+    let gateway =
+        around.network.gateway_v4().map_or_else(|| std::net::Ipv4Addr::LOCALHOST.into(), Into::into);
+    file("etc/resolv.conf", &kiln_network::node_resolv_conf(gateway)?)?;
+    if let Some(containerd) = &plan.containerd {
+        file(CONTAINERD_CONFIG, containerd)?;
+    }
+    // The first node is given the first range; what the others get is known when they have joined.
+    if plan.role == NodeRole::ControlPlane && !around.networking.disable_default_cni {
+        let ranges = first_pod_cidrs(around.networking.pod_subnet.nets());
+        file(CNI_CONFIG, &cni_config(&ranges, around.network.mtu))?;
+    }
+    Ok(())
+}
+
+/// Wires and starts a node whose files are there. Its record is on disk before its init runs.
+///
+/// # Errors
+/// [`Error::Network`], [`Error::Runtime`], [`Error::File`].
+pub(super) async fn start(
+    paths: &Paths,
+    plan: NodePlan,
+    around: &Surroundings,
+    extra: &config::Node,
+    steps: &super::blocking::Steps,
+) -> Result<StartedNode> {
+    let mut record = NodeRecord {
+        schema: state::SCHEMA,
+        name: plan.name.clone(),
+        role: plan.role,
+        image: plan.image.name.familiar(),
+        layers: plan.layers.clone(),
+        endpoint: plan.endpoint.clone(),
+        process: None,
+    };
+    state::save_node(paths, &around.cluster, &record)?;
+
+    let run = paths.node_run(&around.cluster, &plan.name);
+    fs_err::create_dir_all(&run).map_err(Error::file("make the node's run-time directory"))?;
+    let notice = BootNotice::open(&run)?;
+    let netns = kiln_network::new_netns()?;
+    kiln_network::attach(&around.network, &plan.endpoint, netns.as_fd()).await?;
+
+    let spec = container_spec(paths, &plan, around, extra, &notice);
+    let inherited = netns.try_clone().map_err(Error::file("keep the node's network namespace"))?;
+    let launched = steps.run(move || kiln_runtime::launch(&spec, inherited.as_fd())).await;
+    let process = launched?;
+    record.process = Some(process.clone());
+    state::save_node(paths, &around.cluster, &record)?;
+    Ok(StartedNode { plan, process, notice, netns })
+}
+
+/// Rules in the node's own namespace: pods leave the cluster under the node's address, and Services that kube-proxy does not
+/// know yet refuse instead of hanging (a client's first dial then fails at once and is tried again, where it would wait
+/// for its time-out otherwise).
+///
+/// # Errors
+/// [`Error::Network`].
+pub(super) async fn pod_rules(node: &StartedNode, networking: &config::Networking) -> Result<()> {
+    let mut rules =
+        PodRules { pod_subnets: Vec::new(), service_subnets: Vec::<IpNet>::new(), uplink: UPLINK.to_owned() };
+    // A CNI of the user's own decides about addresses by itself.
+    if !networking.disable_default_cni {
+        rules.pod_subnets = networking.pod_subnet.nets().to_vec();
+    }
+    // Without kube-proxy somebody else implements Services, possibly where these rules would be in the way.
+    if networking.kube_proxy_mode != config::KubeProxyMode::None {
+        rules.service_subnets = networking.service_subnet.nets().to_vec();
+    }
+    Ok(kiln_network::isolate_services(node.netns.as_fd(), &rules).await?)
+}
+
+fn container_spec(
+    paths: &Paths,
+    plan: &NodePlan,
+    around: &Surroundings,
+    extra: &config::Node,
+    notice: &BootNotice,
+) -> ContainerSpec {
+    let directory = paths.node(&around.cluster, &plan.name);
+    let settings = plan.image.config.config();
+    let list = |values: Option<&Vec<String>>| values.cloned().unwrap_or_default();
+    let mut args = list(settings.as_ref().and_then(|settings| settings.entrypoint().as_ref()));
+    args.extend(list(settings.as_ref().and_then(|settings| settings.cmd().as_ref())));
+    let mut env = list(settings.as_ref().and_then(|settings| settings.env().as_ref()));
+    env.push(format!("NOTIFY_SOCKET={}", boot::INSIDE));
+    if plan.role == NodeRole::ControlPlane {
+        env.push(format!("KUBECONFIG={ADMIN_CONF}"));
+    }
+    if let Some(search) = &around.networking.dns_search {
+        env.push(format!("KIND_DNS_SEARCH={}", search.join(" ")));
+    }
+    let bind = |source: &Path, destination: &Path, read_only, propagation| Mount {
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        read_only,
+        propagation,
+    };
+    // /var cannot be part of the overlay: containerd's own overlays inside need a file system that is not one.
+    let mut mounts = vec![
+        bind(&directory.join("var"), Path::new("/var"), false, Propagation::None),
+        bind(notice.path(), Path::new(boot::INSIDE), false, Propagation::None),
+    ];
+    let modules = Path::new("/lib/modules");
+    if modules.is_dir() {
+        mounts.push(bind(modules, modules, true, Propagation::None));
+    }
+    for mount in &extra.extra_mounts {
+        let propagation = match mount.propagation {
+            config::MountPropagation::None => Propagation::None,
+            config::MountPropagation::HostToContainer => Propagation::HostToContainer,
+            config::MountPropagation::Bidirectional => Propagation::Bidirectional,
+        };
+        mounts.push(bind(&mount.host_path, &mount.container_path, mount.read_only, propagation));
+    }
+    ContainerSpec {
+        id: plan.name.clone(),
+        directory: paths.node_run(&around.cluster, &plan.name),
+        console: directory.join("console.log"),
+        exit: directory.join("exit.json"),
+        root: RootFilesystem {
+            lowers: plan.layers.clone(),
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+        },
+        hostname: plan.name.clone(),
+        args,
+        env,
+        mounts,
+        cgroup: cgroup(&around.cluster, &plan.name),
+        sysctls: SYSCTLS.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    }
+}
+
+/// `/etc/hosts` of a cluster's nodes: all of them by name.
+pub(super) fn hosts_file(nodes: &[NodePlan]) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for node in nodes {
+        let addresses =
+            [node.endpoint.ipv4.map(|ip| ip.to_string()), node.endpoint.ipv6.map(|ip| ip.to_string())];
+        for address in addresses.into_iter().flatten() {
+            text.push_str(&format!("{address}\t{}\n", node.name));
+        }
+    }
+    text
+}

@@ -1,0 +1,274 @@
+//! What a cluster will be, decided before anything is made.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use kiln_network::{Endpoint, Network, PortMapping, Protocol};
+
+use crate::{
+    Error, Paths, Result, config,
+    image::{Image, Reference, Store},
+    patch,
+    state::{self, NodeRole},
+};
+
+/// The port the API server listens on in its node.
+pub(super) const API_PORT: u16 = 6443;
+
+/// Where clusters get their networks from, when `KILN_SUBNET_POOL` does not say otherwise.
+const DEFAULT_POOL: &str = "172.30.0.0/16";
+
+/// A node before it exists.
+#[derive(Clone, Debug)]
+pub(super) struct NodePlan {
+    pub(super) name: String,
+    pub(super) role: NodeRole,
+    pub(super) image: Image,
+    pub(super) kubernetes_version: String,
+    /// Unpacked layers, topmost first.
+    pub(super) layers: Vec<PathBuf>,
+    pub(super) endpoint: Endpoint,
+    /// What kubeadm is to read.
+    pub(super) kubeadm: String,
+    /// containerd's configuration, where the image's is to be changed.
+    pub(super) containerd: Option<String>,
+}
+
+/// Where containerd's configuration is in a node.
+pub(super) const CONTAINERD_CONFIG: &str = "etc/containerd/config.toml";
+
+/// The image's containerd configuration with the cluster's patches applied, where there are any.
+///
+/// # Errors
+/// [`Error::NotANodeImage`] when the image has none, or what a patch says.
+pub(super) fn patched_containerd(
+    config: &config::Cluster,
+    image: &Image,
+    layers: &[PathBuf],
+) -> Result<Option<String>> {
+    if !config.patches_containerd() {
+        return Ok(None);
+    }
+    let base = layers.iter().find_map(|layer| fs_err::read_to_string(layer.join(CONTAINERD_CONFIG)).ok());
+    let base = base.ok_or_else(|| Error::NotANodeImage { image: image.name.familiar() })?;
+    let patched = patch::containerd(
+        &base,
+        &config.containerd_config_patches,
+        &config.containerd_config_patches_json6902,
+    )?;
+    Ok(Some(patched))
+}
+
+/// The image a node was asked to have, found in the store.
+///
+/// # Errors
+/// [`Error::ImageReference`]-like for a bad name, [`Error::NoSuchImage`] when the store does not have it.
+pub(super) fn find_image(store: &Store, name: &str) -> Result<Image> {
+    let reference: Reference = name.parse()?;
+    store.image(&reference)?.ok_or_else(|| Error::NoSuchImage { image: reference.familiar() })
+}
+
+/// The version of Kubernetes an image says it holds, by kind's contract in `/kind/version`.
+///
+/// # Errors
+/// [`Error::NotANodeImage`] when there is no such file in its layers.
+pub(super) fn kubernetes_version(image: &Image, layers: &[PathBuf]) -> Result<String> {
+    let found = layers.iter().find_map(|layer| fs_err::read_to_string(layer.join("kind/version")).ok());
+    match found.map(|text| text.trim().to_owned()) {
+        Some(version) if version.starts_with('v') => Ok(version),
+        _ => Err(Error::NotANodeImage { image: image.name.familiar() }),
+    }
+}
+
+/// Chooses a network that overlaps neither the host's routes nor another cluster's. The caller holds the host's lock
+/// and records the choice before it lets go of it.
+///
+/// # Errors
+/// [`Error::SubnetPool`], [`Error::PoolExhausted`], or what the network says.
+pub(super) async fn choose_network(paths: &Paths, cluster: &str) -> Result<Network> {
+    let pool = std::env::var("KILN_SUBNET_POOL").unwrap_or_else(|_| DEFAULT_POOL.to_owned());
+    let pool: Ipv4Net = pool.parse().map_err(|_| Error::SubnetPool { pool: pool.clone() })?;
+    let mut taken = kiln_network::occupied_subnets().await?;
+    for other in state::cluster_names(paths)? {
+        // A damaged record must not keep others from being made; the host's routes show what is in use.
+        if let Ok(Some(record)) = state::load_cluster(paths, &other) {
+            taken.extend(record.network.ipv4.map(IpNet::V4));
+        }
+    }
+    let ipv4 = kiln_network::choose_subnet(pool, 24, &taken).ok_or(Error::PoolExhausted { pool })?;
+    Ok(Network {
+        cluster: cluster.to_owned(),
+        bridge: Network::bridge_name(cluster),
+        ipv4: Some(ipv4),
+        ipv6: None,
+        mtu: kiln_network::uplink_mtu().await?,
+    })
+}
+
+/// The address of the node with this place in the cluster, counted from 0. `.1` is the bridge.
+///
+/// # Errors
+/// [`Error::SubnetFull`].
+pub(super) fn endpoint(network: &Network, node: &str, index: usize) -> Result<Endpoint> {
+    let subnet = network.ipv4.ok_or(Error::SubnetFull { nodes: index })?;
+    let ipv4 = subnet.hosts().nth(index + 1).ok_or(Error::SubnetFull { nodes: index })?;
+    let octets = ipv4.octets();
+    Ok(Endpoint {
+        node: node.to_owned(),
+        link: Endpoint::link_name(node),
+        // Locally administered, and as stable and unique on the bridge as the address it is made of.
+        mac: [0x02, 0x6b, octets[0], octets[1], octets[2], octets[3]],
+        ipv4: Some(ipv4),
+        ipv6: None,
+    })
+}
+
+/// Where the API is to answer on the host: what the configuration asks for, with a free port for 0.
+///
+/// # Errors
+/// [`Error::ApiAddress`], [`Error::PortTaken`].
+pub(super) fn api_address(paths: &Paths, networking: &config::Networking) -> Result<SocketAddr> {
+    let text = &networking.api_server_address;
+    let address: IpAddr = text.parse().map_err(|_| Error::ApiAddress { address: text.clone() })?;
+    claim_port(&mut published_ports(paths)?, address, networking.api_server_port, Protocol::Tcp)
+}
+
+/// The ports of the host that are to lead into a node, with free ones chosen where the configuration leaves it open.
+/// `api` is taken already.
+///
+/// # Errors
+/// [`Error::PortTaken`].
+pub(super) fn extra_mappings(
+    paths: &Paths,
+    api: SocketAddr,
+    node: &config::Node,
+    target: Ipv4Addr,
+) -> Result<Vec<PortMapping>> {
+    let mut taken = published_ports(paths)?;
+    taken.push((None, Protocol::Tcp, api));
+    let mut mappings = Vec::new();
+    for wanted in &node.extra_port_mappings {
+        let protocol = match wanted.protocol {
+            config::Protocol::Tcp => Protocol::Tcp,
+            config::Protocol::Udp => Protocol::Udp,
+            config::Protocol::Sctp => Protocol::Sctp,
+        };
+        let host = claim_port(&mut taken, wanted.listen_address, wanted.host_port, protocol)?;
+        mappings.push(PortMapping {
+            protocol,
+            listen: host.ip(),
+            host_port: host.port(),
+            target: IpAddr::V4(target),
+            target_port: wanted.container_port,
+        });
+    }
+    Ok(mappings)
+}
+
+/// A port in use: by which cluster (or by this one), and where.
+type Taken = (Option<String>, Protocol, SocketAddr);
+
+fn claim_port(
+    taken: &mut Vec<Taken>,
+    address: IpAddr,
+    port: Option<u16>,
+    protocol: Protocol,
+) -> Result<SocketAddr> {
+    let clashes = |taken: &[Taken], wanted: SocketAddr| {
+        taken.iter().find(|other| other.1 == protocol && clash(other.2, wanted)).map(|other| other.0.clone())
+    };
+    let found = match port {
+        Some(port) => {
+            let wanted = SocketAddr::new(address, port);
+            if let Some(cluster) = clashes(taken, wanted) {
+                let by = cluster.map_or_else(|| "this cluster".to_owned(), |name| format!("cluster {name}"));
+                return Err(Error::PortTaken { address: wanted, by: Some(by) });
+            }
+            if !kiln_network::port_is_free(address, port, protocol) {
+                return Err(Error::PortTaken { address: wanted, by: None });
+            }
+            wanted
+        }
+        None => {
+            // The kernel gives out ports nobody listens on; one that is translated for a cluster has no listener.
+            let mut tries = (0..64).map(|_| kiln_network::free_port(address, protocol));
+            loop {
+                let Some(port) = tries.next() else {
+                    return Err(Error::PortTaken { address: SocketAddr::new(address, 0), by: None });
+                };
+                let found = SocketAddr::new(address, port?);
+                if clashes(taken, found).is_none() {
+                    break found;
+                }
+            }
+        }
+    };
+    taken.push((None, protocol, found));
+    Ok(found)
+}
+
+fn published_ports(paths: &Paths) -> Result<Vec<Taken>> {
+    let mut ports = Vec::new();
+    for name in state::cluster_names(paths)? {
+        if let Ok(Some(record)) = state::load_cluster(paths, &name) {
+            for port in record.ports {
+                ports.push((Some(name.clone()), port.protocol, SocketAddr::new(port.listen, port.host_port)));
+            }
+        }
+    }
+    Ok(ports)
+}
+
+fn clash(left: SocketAddr, right: SocketAddr) -> bool {
+    let everywhere = |address: SocketAddr| address.ip().is_unspecified();
+    left.port() == right.port() && (left.ip() == right.ip() || everywhere(left) || everywhere(right))
+}
+
+/// The mapping that leads from the host to the API server of a node.
+pub(super) fn api_mapping(api: SocketAddr, node: Ipv4Addr) -> PortMapping {
+    PortMapping {
+        protocol: Protocol::Tcp,
+        listen: api.ip(),
+        host_port: api.port(),
+        target: IpAddr::V4(node),
+        target_port: API_PORT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        Network {
+            cluster: "c".to_owned(),
+            bridge: "kiln-c".to_owned(),
+            ipv4: Some("172.30.4.0/24".parse().unwrap()),
+            ipv6: None,
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn nodes_follow_the_bridge_and_do_not_share_addresses() {
+        let first = endpoint(&network(), "c-control-plane", 0).unwrap();
+        let second = endpoint(&network(), "c-worker", 1).unwrap();
+        assert_eq!(first.ipv4, Some(Ipv4Addr::new(172, 30, 4, 2)));
+        assert_eq!(second.ipv4, Some(Ipv4Addr::new(172, 30, 4, 3)));
+        assert_ne!(first.mac, second.mac);
+        assert_ne!(first.link, second.link);
+        assert!(endpoint(&network(), "c-worker300", 299).is_err());
+    }
+
+    #[test]
+    fn ports_clash_on_one_address_or_all() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert!(clash(at("127.0.0.1:80"), at("127.0.0.1:80")));
+        assert!(clash(at("127.0.0.1:80"), at("0.0.0.0:80")));
+        assert!(!clash(at("127.0.0.1:80"), at("127.0.0.2:80")));
+        assert!(!clash(at("127.0.0.1:80"), at("127.0.0.1:81")));
+    }
+}

@@ -1,0 +1,125 @@
+//! What a cluster takes before it is made: images, a network, addresses and ports.
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use jiff::Timestamp;
+
+use super::{
+    CreateOptions,
+    blocking::Steps,
+    plan::{self, NodePlan},
+};
+use crate::{
+    Error, Paths, Reporter, Result, build, config, host,
+    image::{Image, Store},
+    kubeadm,
+    state::{self, ClusterRecord, NodeRole, Phase},
+};
+
+/// An image of a node, ready to be started from.
+#[derive(Clone, Debug)]
+pub(super) struct NodeImage {
+    image: Image,
+    /// Unpacked, topmost first.
+    layers: Vec<PathBuf>,
+    kubernetes_version: String,
+}
+
+/// The image of each node, in the order of the configuration.
+pub(super) fn image_names(options: &CreateOptions) -> Vec<String> {
+    let default = || build::default_image().familiar();
+    let of =
+        |node: &config::Node| options.image.clone().or_else(|| node.image.clone()).unwrap_or_else(default);
+    options.config.nodes.iter().map(of).collect()
+}
+
+/// Finds each image in the store, unpacked.
+pub(super) async fn ensure_images(store: &Store, names: &[String], steps: &Steps) -> Result<Vec<NodeImage>> {
+    let mut images = Vec::new();
+    for name in names {
+        let image = plan::find_image(store, name)?;
+        let (store, copy) = (store.clone(), image.clone());
+        let layers = steps.run(move || store.unpack(&copy)).await?;
+        let kubernetes_version = plan::kubernetes_version(&image, &layers)?;
+        images.push(NodeImage { image, layers, kubernetes_version });
+    }
+    Ok(images)
+}
+
+/// Chooses what clusters must not share, and writes it down before another may choose.
+pub(super) async fn reserve(
+    paths: &Paths,
+    name: &str,
+    config: &config::Cluster,
+    images: &[NodeImage],
+    reporter: &dyn Reporter,
+) -> Result<(ClusterRecord, Vec<NodePlan>)> {
+    let _host = state::host_lock(paths, reporter).await?;
+    let network = plan::choose_network(paths, name).await?;
+    let api = plan::api_address(paths, &config.networking)?;
+    let named = config::Cluster { name: name.to_owned(), ..config.clone() };
+    let endpoint_of_api = config::control_plane_endpoint(&named);
+    let token = kubeadm::random_token()?;
+    let cgroup_v1 = host::detect()?.cgroup != host::CgroupMode::V2;
+    let mut plans = Vec::new();
+    for (index, (node, from)) in config::node_names(&named).iter().zip(images).enumerate() {
+        let endpoint = plan::endpoint(&network, &node.name, index)?;
+        // Patches that do not apply are found here, before anything is made.
+        let kubeadm = kubeadm::render(&kubeadm::Input {
+            cluster: &named,
+            name: &node.name,
+            index,
+            ipv4: endpoint.ipv4,
+            ipv6: endpoint.ipv6,
+            control_plane_endpoint: &endpoint_of_api,
+            token: &token,
+            ca_cert_hash: None,
+            kubernetes_version: &from.kubernetes_version,
+            engine: kubeadm::ENGINE,
+            cgroup_v1,
+        })?;
+        plans.push(NodePlan {
+            kubeadm,
+            containerd: plan::patched_containerd(config, &from.image, &from.layers)?,
+            name: node.name.clone(),
+            role: match node.role {
+                config::Role::ControlPlane => NodeRole::ControlPlane,
+                config::Role::Worker => NodeRole::Worker,
+                config::Role::LoadBalancer => NodeRole::ExternalLoadBalancer,
+            },
+            image: from.image.clone(),
+            kubernetes_version: from.kubernetes_version.clone(),
+            layers: from.layers.clone(),
+            endpoint,
+        });
+    }
+    let mut ports = Vec::new();
+    for (node, plan) in config.nodes.iter().zip(&plans) {
+        let Some(address) = plan.endpoint.ipv4 else { continue };
+        if ports.is_empty() && plan.role == NodeRole::ControlPlane {
+            ports.push(plan::api_mapping(api, address));
+        }
+        ports.extend(plan::extra_mappings(paths, api, node, address)?);
+    }
+    let record = ClusterRecord {
+        schema: state::SCHEMA,
+        name: name.to_owned(),
+        created: Timestamp::now(),
+        image: plans.first().map(|plan| plan.image.name.familiar()).unwrap_or_default(),
+        kubernetes_version: plans.first().map(|plan| plan.kubernetes_version.clone()).unwrap_or_default(),
+        network,
+        ports,
+        api,
+        phase: Phase::Creating,
+        config: serde_json::to_value(config).unwrap_or_default(),
+    };
+    host::remember(paths)?;
+    // It will hold the administrator's credentials and the nodes' files, set-uid programs among them.
+    let private = |error| Error::file("make the cluster's directory")(error);
+    fs_err::create_dir_all(paths.cluster(name)).map_err(private)?;
+    fs_err::set_permissions(paths.cluster(name), Permissions::from_mode(0o700)).map_err(private)?;
+    state::save_cluster(paths, &record)?;
+    // While the lock is held: the next to choose sees the route.
+    kiln_network::create_bridge(&record.network).await?;
+    Ok((record, plans))
+}

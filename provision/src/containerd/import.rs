@@ -1,0 +1,257 @@
+//! Bringing an image into a node.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use containerd_client::{
+    services::v1::{
+        CreateImageRequest, CreateRequest, DeleteRequest, Image as ImageRecord, UpdateImageRequest,
+    },
+    tonic::Code,
+};
+use oci_spec::image::ImageManifest;
+
+use super::{Blob, BlobData, Containerd, SNAPSHOTTER, call, request};
+use crate::{
+    Error, Result,
+    image::{Image, Store},
+};
+
+/// Leases end by themselves if whoever took them does not end them: an import takes minutes at most.
+const LEASE_HOURS: i64 = 2;
+
+/// An image as it goes into a node: one platform's manifest with what it refers to.
+#[derive(Clone, Debug)]
+pub struct ImportImage {
+    /// Full names, such as `docker.io/library/busybox:stable`.
+    pub names: Vec<String>,
+    /// The manifest.
+    pub manifest: Blob,
+    /// The configuration; its digest is the image's id.
+    pub config: Blob,
+    /// The layers, bottom first.
+    pub layers: Vec<ImportLayer>,
+}
+
+/// A layer of an [`ImportImage`].
+#[derive(Clone, Debug)]
+pub struct ImportLayer {
+    /// Its content, compressed or not.
+    pub blob: Blob,
+    /// `sha256:…` of the uncompressed content.
+    pub diff_id: String,
+}
+
+/// How an image is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Unpack it now, not when the first container needs it.
+    pub unpack: bool,
+    /// Keep the layers' content after unpacking. Without it the image can be run, but not exported.
+    pub keep_layers: bool,
+    /// Keep kubelet from removing the image when the disk fills up: it could not be fetched again.
+    pub pinned: bool,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self { unpack: false, keep_layers: true, pinned: false }
+    }
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Bytes that the node did not have.
+    pub bytes_sent: u64,
+}
+
+impl ImportImage {
+    /// An image of a store under the names it is to have in the node.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read, [`Error::Damaged`] when it is none.
+    pub fn from_store(store: &Store, image: &Image, names: Vec<String>) -> Result<Self> {
+        let bytes = store.read_blob(&image.manifest)?;
+        let manifest = ImageManifest::from_reader(bytes.as_slice()).map_err(|source| Error::Damaged {
+            path: store.blob_path(&image.manifest),
+            source: source.into(),
+        })?;
+        let media_type = manifest
+            .media_type()
+            .as_ref()
+            .map_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned(), ToString::to_string);
+        let blob = |descriptor: &oci_spec::image::Descriptor| -> Result<Blob> {
+            let digest = descriptor.digest().to_string();
+            let parsed = digest.parse()?;
+            Ok(Blob {
+                data: BlobData::File(store.blob_path(&parsed)),
+                media_type: descriptor.media_type().to_string(),
+                size: descriptor.size(),
+                digest,
+            })
+        };
+        let mut layers = Vec::new();
+        for (descriptor, layer) in manifest.layers().iter().zip(&image.layers) {
+            layers.push(ImportLayer { blob: blob(descriptor)?, diff_id: layer.diff_id.to_string() });
+        }
+        Ok(Self {
+            names,
+            config: blob(manifest.config())?,
+            layers,
+            manifest: Blob {
+                digest: image.manifest.to_string(),
+                media_type,
+                size: bytes.len() as u64,
+                data: BlobData::Bytes(bytes),
+            },
+        })
+    }
+}
+
+impl Containerd {
+    /// Brings an image into the node. What the node has is not sent again; what is interrupted leaves nothing that
+    /// outlives its lease.
+    ///
+    /// # Errors
+    /// [`Error::ContainerdCall`] when containerd refuses a step, [`Error::LayerMismatch`] when a layer is not what the
+    /// configuration says, [`Error::File`] when content cannot be read.
+    pub async fn import(&self, image: &ImportImage, options: ImportOptions) -> Result<Imported> {
+        let lease = self.take_lease().await?;
+        let result = self.import_leased(image, options, &lease).await;
+        // Waiting for the collection: what was only needed for unpacking is gone when this returns.
+        let sync = options.unpack && !options.keep_layers;
+        let message = DeleteRequest { id: lease.clone(), sync };
+        let ended = self.client.leases().delete(request(message)).await;
+        let imported = result?;
+        ended.map_err(call("end the lease", lease))?;
+        Ok(imported)
+    }
+
+    async fn import_leased(
+        &self,
+        image: &ImportImage,
+        options: ImportOptions,
+        lease: &str,
+    ) -> Result<Imported> {
+        let none = HashMap::new();
+        let mut imported = Imported::default();
+        let layers_needed =
+            options.keep_layers || !options.unpack || !self.is_unpacked(&image.layers).await?;
+        if layers_needed {
+            for layer in &image.layers {
+                imported.bytes_sent += self.send(&layer.blob, &none, lease).await?;
+            }
+        }
+        imported.bytes_sent += self.send(&image.config, &none, lease).await?;
+        if options.unpack {
+            let snapshot = self.unpack(&image.layers, lease).await?;
+            // From here on the image's configuration keeps its snapshot (containerd core/unpack).
+            let label = format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}");
+            self.label(&image.config.digest, &HashMap::from([(label, snapshot)])).await?;
+        }
+        imported.bytes_sent += self.send(&image.manifest, &references(image, options), lease).await?;
+        for name in image.names.iter().chain([&image.config.digest]) {
+            self.record(name, image, options).await?;
+        }
+        Ok(imported)
+    }
+
+    async fn take_lease(&self) -> Result<String> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let now = jiff::Timestamp::now();
+        let id = format!(
+            "kiln-{}-{}-{}",
+            std::process::id(),
+            now.as_nanosecond(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let expire = now + jiff::SignedDuration::from_hours(LEASE_HOURS);
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), format!("{expire:.0}"))]);
+        let message = CreateRequest { id: id.clone(), labels };
+        self.client.leases().create(request(message)).await.map_err(call("take the lease", &id))?;
+        Ok(id)
+    }
+
+    /// Gives an image a name, as CRI does: one record for each name and one for the id. With its label CRI takes the
+    /// record as it is and needs not write it again when it starts.
+    async fn record(&self, name: &str, image: &ImportImage, options: ImportOptions) -> Result<()> {
+        let record = ImageRecord {
+            name: name.to_owned(),
+            labels: labels(options),
+            target: Some(image.manifest.descriptor()),
+            ..Default::default()
+        };
+        let message = CreateImageRequest { image: Some(record.clone()), source_date_epoch: None };
+        match self.client.images().create(request(message)).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == Code::AlreadyExists => {
+                let message = UpdateImageRequest { image: Some(record), ..Default::default() };
+                self.client.images().update(request(message)).await.map_err(call("rename", name))?;
+                Ok(())
+            }
+            Err(status) => Err(call("record", name)(status)),
+        }
+    }
+}
+
+/// What the manifest keeps from being collected.
+fn references(image: &ImportImage, options: ImportOptions) -> HashMap<String, String> {
+    let mut labels =
+        HashMap::from([("containerd.io/gc.ref.content.config".to_owned(), image.config.digest.clone())]);
+    if options.keep_layers || !options.unpack {
+        for (number, layer) in image.layers.iter().enumerate() {
+            labels.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.blob.digest.clone());
+        }
+    }
+    labels
+}
+
+fn labels(options: ImportOptions) -> HashMap<String, String> {
+    let mut labels = HashMap::from([("io.cri-containerd.image".to_owned(), "managed".to_owned())]);
+    if options.pinned {
+        labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(digest: &str) -> Blob {
+        Blob {
+            digest: digest.to_owned(),
+            media_type: "t".to_owned(),
+            size: 0,
+            data: BlobData::Bytes(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn layers_are_kept_unless_they_are_unpacked_and_not_wanted() {
+        let image = ImportImage {
+            names: Vec::new(),
+            manifest: blob("m"),
+            config: blob("c"),
+            layers: vec![ImportLayer { blob: blob("l"), diff_id: "d".to_owned() }],
+        };
+        let kept = |unpack, keep_layers| {
+            let labels = references(&image, ImportOptions { unpack, keep_layers, pinned: false });
+            assert_eq!(labels["containerd.io/gc.ref.content.config"], "c");
+            labels.contains_key("containerd.io/gc.ref.content.l.0")
+        };
+        assert!(kept(true, true));
+        assert!(kept(false, false), "without a snapshot the layers are all there is");
+        assert!(!kept(true, false));
+    }
+
+    #[test]
+    fn only_pinned_images_carry_the_label_that_says_so() {
+        let options = ImportOptions { pinned: true, ..ImportOptions::default() };
+        assert_eq!(labels(options).len(), 2);
+        assert_eq!(labels(ImportOptions::default()).len(), 1);
+    }
+}

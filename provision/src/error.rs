@@ -1,0 +1,559 @@
+//! What can go wrong, one variant per step, with the object in it.
+
+use std::{io, path::PathBuf};
+
+use crate::image::Digest;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this crate. Its message is lower case, names the object and leaves the cause to `source()`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // === files ===
+    /// A file operation failed; `source` (from `fs_err`) names the path.
+    #[error("failed to {what}")]
+    File {
+        /// What was attempted, as it follows "failed to".
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that Kiln keeps does not hold what it should.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    // === runtime and network ===
+    /// The container runtime failed.
+    #[error(transparent)]
+    Runtime(#[from] kiln_runtime::Error),
+    /// The network failed.
+    #[error(transparent)]
+    Network(#[from] kiln_network::Error),
+
+    // === image ===
+    /// A digest is not `sha256:` and 64 lower-case hexadecimal digits.
+    #[error("{value:?} is not a sha256 digest")]
+    InvalidDigest {
+        /// What was given.
+        value: String,
+    },
+    /// An image name breaks a rule.
+    #[error("{value:?} is not an image name: {problem}")]
+    InvalidReference {
+        /// What was given.
+        value: String,
+        /// The broken rule.
+        problem: &'static str,
+    },
+    /// An operation on the image store failed.
+    #[error("failed to {what}")]
+    ImageStore {
+        /// What was attempted, as it follows "failed to".
+        what: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is full. What was being written is removed again.
+    #[error("no space left in {} to {what}", path.display())]
+    NoSpace {
+        /// What was attempted.
+        what: String,
+        /// A directory on the full file system.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Content is not what its digest promises.
+    #[error("{what} has digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// The content.
+        what: String,
+        /// The promised digest.
+        expected: Digest,
+        /// The digest it has.
+        actual: Digest,
+    },
+    /// Content is referred to but not there.
+    #[error("blob {digest} is not in the image store")]
+    BlobMissing {
+        /// The content.
+        digest: Digest,
+    },
+    /// What an image is described by cannot be used.
+    #[error("{image} is not a usable image")]
+    InvalidImage {
+        /// The name or digest of the image.
+        image: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An entry of a layer cannot be unpacked: it is malformed, hostile, or the file system refuses it.
+    #[error("failed to unpack {entry:?} of layer {layer}")]
+    LayerEntry {
+        /// The uncompressed digest of the layer.
+        layer: Digest,
+        /// The path of the entry as the layer gives it.
+        entry: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
+    // === build ===
+    /// The host lacks programs that building a node image needs.
+    #[error("building a node image needs {}", missing.join("; "))]
+    MissingTools {
+        /// What is needed and what was found instead, one entry each.
+        missing: Vec<String>,
+        /// How to get them.
+        cures: Vec<String>,
+    },
+    /// A program that takes part in a build could not be started.
+    #[error("failed to {what}: {program} cannot be started")]
+    StartProgram {
+        /// What it was for.
+        what: String,
+        /// The program.
+        program: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A program that takes part in a build failed.
+    #[error("failed to {what}: {program} ended with {status}{}", indented(output))]
+    Program {
+        /// What it was for.
+        what: String,
+        /// The program.
+        program: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The last lines of its output.
+        output: String,
+    },
+    /// There is too little space to begin with.
+    #[error("{} has {} MB free, a node image build needs {}", directory.display(), free >> 20, needed >> 20)]
+    LittleSpace {
+        /// Where the build works.
+        directory: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// Something is mounted in a directory of the build cache, so it cannot be removed safely.
+    #[error("{} holds the mount {}", directory.display(), mount.display())]
+    MountInCache {
+        /// The left-over of an interrupted build.
+        directory: PathBuf,
+        /// What is mounted in it.
+        mount: PathBuf,
+    },
+    /// A version of Kubernetes that does not exist, or is none.
+    #[error("there is no Kubernetes {version:?}")]
+    KubernetesVersion {
+        /// As it was asked for.
+        version: String,
+        /// What the registry of Go modules says.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A file of the recipe, or something made from it, is not as it should be.
+    #[error("{object} is not usable for a node image: {reason}")]
+    Recipe {
+        /// The file or program.
+        object: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The containerd that unpacks the images of a node image failed.
+    #[error("failed to unpack the images of the node image{}", indented(log))]
+    Preload {
+        /// The last lines it logged.
+        log: String,
+        /// The cause.
+        #[source]
+        source: Box<Error>,
+    },
+
+    // === containerd ===
+    /// Nothing answers on containerd's socket.
+    #[error("failed to connect to containerd at {}", socket.display())]
+    ContainerdConnect {
+        /// The socket, as seen from the host.
+        socket: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// containerd did not come up in time.
+    #[error("containerd in process {pid} does not answer after {} s", timeout.as_secs())]
+    ContainerdTimeout {
+        /// Init of the container it is in.
+        pid: i32,
+        /// How long it was waited for.
+        timeout: std::time::Duration,
+    },
+    /// The container ended while its containerd was waited for.
+    #[error("process {pid} ended before its containerd answered")]
+    ContainerdGone {
+        /// Init of the container.
+        pid: i32,
+    },
+    /// A call to containerd failed.
+    #[error("containerd failed to {what} {object}")]
+    ContainerdCall {
+        /// What it was asked to do.
+        what: &'static str,
+        /// With what.
+        object: String,
+        /// What it says.
+        #[source]
+        source: Box<tonic::Status>,
+    },
+    /// A layer does not hold what the image's configuration says.
+    #[error("layer {layer} unpacks to {found}, not to {expected}")]
+    LayerMismatch {
+        /// Its digest.
+        layer: String,
+        /// The diff id of the configuration.
+        expected: String,
+        /// The digest of what it unpacked to.
+        found: String,
+    },
+
+    // === config ===
+    /// A configuration is not valid; `problems` are all that is wrong with it.
+    #[error("{origin} is not a valid configuration: {problems}")]
+    Config {
+        /// What the configuration came from.
+        origin: String,
+        /// What is wrong, and where.
+        problems: crate::config::Problems,
+    },
+    /// A node lacks an address that the cluster's family calls for.
+    #[error("node {node} has no {family} address")]
+    NodeAddress {
+        /// The node.
+        node: String,
+        /// The family, `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// A patch cannot be read or applied.
+    #[error("failed to apply {patch}")]
+    Patch {
+        /// Where the patch stands in the configuration.
+        patch: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::patch::Invalid,
+    },
+
+    // === kubeconfig ===
+    /// Nothing says where the kubeconfig is.
+    #[error("no kubeconfig path: neither --kubeconfig nor KUBECONFIG nor HOME is set")]
+    KubeconfigLocation,
+    /// A kubeconfig is not YAML.
+    #[error("{origin} is not valid YAML")]
+    KubeconfigSyntax {
+        /// The file, or where the text comes from.
+        origin: String,
+        /// Where it goes wrong; quotes nothing of the file, which holds keys.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A kubeconfig is YAML, but not a kubeconfig.
+    #[error("{origin} is not a usable kubeconfig: {what}")]
+    KubeconfigShape {
+        /// The file, or where the text comes from.
+        origin: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Another program keeps the kubeconfig locked.
+    #[error("kubeconfig {} is locked: {} exists", path.display(), lock.display())]
+    KubeconfigLocked {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// The lock file, as kubectl and kind make it too.
+        lock: PathBuf,
+    },
+    /// A kubeconfig cannot be read or written; it is as it was.
+    #[error("failed to {what} kubeconfig {}", path.display())]
+    KubeconfigFile {
+        /// What was attempted.
+        what: &'static str,
+        /// The kubeconfig.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
+    // === host ===
+    /// The host lacks something that clusters need.
+    #[error("this host cannot run clusters ({check}): {detail}")]
+    HostNotReady {
+        /// The failed check of `doctor`.
+        check: &'static str,
+        /// What was found.
+        detail: String,
+        /// What to do about it.
+        cure: Option<String>,
+    },
+    /// A kernel setting cannot be read or written.
+    #[error("failed to {what} kernel setting {name}")]
+    Sysctl {
+        /// What was attempted.
+        what: &'static str,
+        /// The setting, such as `net.ipv4.ip_forward`.
+        name: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
+    // === state ===
+    /// A name cannot name a cluster or node.
+    #[error("{name:?} is not a valid cluster name: {reason}")]
+    InvalidName {
+        /// The name.
+        name: String,
+        /// The broken rule.
+        reason: &'static str,
+    },
+    /// A record was written by a later version of Kiln.
+    #[error("{} has layout version {found}, this kiln knows up to {supported}", path.display())]
+    StateSchema {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The latest version that is understood.
+        supported: u32,
+    },
+    /// A lock file cannot be used.
+    #[error("failed to lock {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
+    // === cluster ===
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// There is a cluster of that name.
+    #[error("a cluster named {name:?} already exists")]
+    ClusterExists {
+        /// The name.
+        name: String,
+    },
+    /// There is no cluster of that name.
+    #[error("no cluster named {cluster:?}")]
+    NoSuchCluster {
+        /// The name.
+        cluster: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// There is no node of that name.
+    #[error("no node named {node:?}")]
+    NoSuchNode {
+        /// The name.
+        node: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// The node's init has ended or was never started.
+    #[error("node {node} is not running")]
+    NodeNotRunning {
+        /// The node.
+        node: String,
+    },
+    /// The configuration asks for something this version cannot do.
+    #[error("{feature} is not supported yet")]
+    NotSupported {
+        /// What was asked for.
+        feature: String,
+    },
+    /// The image store does not have the image.
+    #[error("image {image} is not in the image store")]
+    NoSuchImage {
+        /// Its name.
+        image: String,
+    },
+    /// The image does not hold what a node needs.
+    #[error("{image} is not a node image: it has no /kind/version")]
+    NotANodeImage {
+        /// Its name.
+        image: String,
+    },
+    /// `KILN_SUBNET_POOL` is not an IPv4 network.
+    #[error("KILN_SUBNET_POOL is {pool:?}, which is not an IPv4 network such as 172.30.0.0/16")]
+    SubnetPool {
+        /// What it is.
+        pool: String,
+    },
+    /// Every network of the pool overlaps a route of the host's or another cluster.
+    #[error("no free /24 is left in {pool}")]
+    PoolExhausted {
+        /// The pool.
+        pool: ipnet::Ipv4Net,
+    },
+    /// The cluster's network has no address left.
+    #[error("the cluster's network has no address for node number {}", nodes + 1)]
+    SubnetFull {
+        /// Nodes that have one.
+        nodes: usize,
+    },
+    /// `apiServerAddress` is not an address.
+    #[error("apiServerAddress {address:?} is not an IP address")]
+    ApiAddress {
+        /// What it is.
+        address: String,
+    },
+    /// A port of the host is in use.
+    #[error("port {address} is taken{}", by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
+    PortTaken {
+        /// Address and port; port 0 when no free one was found.
+        address: std::net::SocketAddr,
+        /// By whom, where that is known.
+        by: Option<String>,
+    },
+    /// The source of an extra mount does not exist.
+    #[error("the host path {} of an extraMount does not exist", path.display())]
+    MountSource {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file inside a node could not be read or written.
+    #[error("failed to {what} {path} in node {node}")]
+    NodeFile {
+        /// `read` or `write`.
+        what: &'static str,
+        /// The node.
+        node: String,
+        /// The path in the node.
+        path: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A node's init ended while the node was needed.
+    #[error("node {node} ended while it was booting")]
+    NodeEnded {
+        /// The node.
+        node: String,
+    },
+    /// A node's systemd did not reach its default target.
+    #[error("node {node} has not booted within {seconds} s")]
+    NodeBoot {
+        /// The node.
+        node: String,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// kubeadm failed.
+    #[error(transparent)]
+    Kubeadm(#[from] Box<KubeadmFailure>),
+    /// The credentials of the cluster cannot be used.
+    #[error("the credentials that kubeadm made cannot be used")]
+    ApiConfiguration {
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cluster's API refused something.
+    #[error("failed to {what}")]
+    Api {
+        /// What was attempted.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A manifest is not one.
+    #[error("{origin} is not a Kubernetes manifest: {reason}")]
+    Manifest {
+        /// Where it is from.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Parts of a cluster could not be removed.
+    #[error("parts of cluster {cluster:?} could not be removed:{}", list(errors))]
+    Leftovers {
+        /// The cluster.
+        cluster: String,
+        /// One for each part.
+        errors: Vec<Error>,
+    },
+}
+
+impl Error {
+    /// For a failed file operation; `what` follows "failed to".
+    pub(crate) fn file(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { what, source }
+    }
+
+    /// For a refused request to a cluster's API; `what` follows "failed to".
+    pub(crate) fn api(what: String) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Api { what, source: Box::new(source) }
+    }
+}
+
+/// What is known when kubeadm has failed on a node.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{command} failed on node {node} with {status}\n--- the end of {} ---\n{output}\n--- kubelet ---\n{kubelet}",
+    log.display()
+)]
+pub struct KubeadmFailure {
+    /// The node.
+    pub node: String,
+    /// `kubeadm init` or `kubeadm join`.
+    pub command: String,
+    /// How it ended.
+    pub status: String,
+    /// Where all of its output is.
+    pub log: PathBuf,
+    /// The last lines of its output.
+    pub output: String,
+    /// The last lines of kubelet's journal.
+    pub kubelet: String,
+}
+
+/// Several errors with their causes, each on a line of its own.
+fn list(errors: &[Error]) -> String {
+    let line = |error: &Error| {
+        let mut text = format!("\n  {error}");
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        text
+    };
+    errors.iter().map(line).collect()
+}
+
+/// Program output as the end of a message, on lines of its own.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("\n  {line}")).collect()
+}

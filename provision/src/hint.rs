@@ -1,0 +1,82 @@
+//! What a user can do about an error.
+
+use crate::Error;
+
+impl Error {
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Runtime(error) => error.hint(),
+            Self::Network(error) => error.hint(),
+            Self::ClusterExists { name } => {
+                Some(format!("`kiln delete cluster --name {name}` removes it, --name chooses another name"))
+            }
+            Self::NoSuchCluster { known, .. } | Self::NoSuchNode { known, .. } => {
+                Some(match known.as_slice() {
+                    [] => "there is none; `kiln create cluster` makes one".to_owned(),
+                    known => format!("there is {}", known.join(", ")),
+                })
+            }
+            Self::NoSuchImage { .. } => Some(
+                "`kiln build node-image` builds the default one, `kiln images ls` shows what there is"
+                    .to_owned(),
+            ),
+            Self::NotANodeImage { .. } => Some("node images are built by `kiln build node-image`".to_owned()),
+            Self::PoolExhausted { .. } => {
+                Some("delete clusters, or set KILN_SUBNET_POOL to a private network that is free".to_owned())
+            }
+            Self::PortTaken { .. } => {
+                Some("choose another port, or leave it out to have a free one chosen".to_owned())
+            }
+            Self::NodeEnded { .. } | Self::NodeBoot { .. } => {
+                Some("try again with --retain and read the node's console.log in the state root".to_owned())
+            }
+            Self::Kubeadm(_) => {
+                Some("try again with --retain, then `kiln exec NODE -- journalctl -u kubelet`".to_owned())
+            }
+            Self::Leftovers { .. } => {
+                Some("`kiln delete cluster` can be repeated; `kiln doctor` shows what is left".to_owned())
+            }
+            Self::NoSpace { path, .. } => Some(format!(
+                "free some space on the file system of {}, or keep kiln's state elsewhere with --root or KILN_ROOT",
+                path.display()
+            )),
+            Self::DigestMismatch { .. } | Self::BlobMissing { .. } => {
+                Some("the image is incomplete or damaged: pull, load or build it again".to_owned())
+            }
+            Self::MissingTools { cures, .. } => Some(cures.join("; ")),
+            Self::LittleSpace { .. } => {
+                Some("free some space, or keep kiln's state elsewhere with --root or KILN_ROOT".to_owned())
+            }
+            Self::MountInCache { mount, .. } => {
+                Some(format!("unmount it with `umount -R {}`", mount.display()))
+            }
+            Self::KubernetesVersion { .. } => {
+                Some("a version is a released one in full, such as v1.34.4".to_owned())
+            }
+            Self::Preload { source, .. } => source.hint(),
+            Self::KubeconfigLocation => Some("say where with --kubeconfig FILE".to_owned()),
+            Self::KubeconfigSyntax { .. } | Self::KubeconfigShape { .. } => Some(
+                "the file was left as it is: repair it, or choose another one with --kubeconfig".to_owned(),
+            ),
+            Self::KubeconfigLocked { lock, .. } => Some(format!(
+                "if no kubectl, kind or kiln is changing the file, a killed one left the lock: remove it with `rm {}`",
+                lock.display()
+            )),
+            Self::KubeconfigFile { .. } => {
+                Some("make the file writable, or choose another one with --kubeconfig".to_owned())
+            }
+            Self::HostNotReady { cure, .. } => cure.clone(),
+            Self::Sysctl { name, .. } => Some(format!("see `sysctl {name}`; kiln needs root on the host")),
+            Self::InvalidName { .. } => {
+                Some("a name consists of lower-case letters, digits, '.' and '-', as in ci-1".to_owned())
+            }
+            Self::StateSchema { .. } => {
+                Some("use the version of kiln that made it, or a later one".to_owned())
+            }
+            Self::Config { problems, .. } => problems.hint(),
+            _ => None,
+        }
+    }
+}

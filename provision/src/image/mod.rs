@@ -1,0 +1,54 @@
+//! Images: content by digest, names, and layers that are unpacked once per host.
+//!
+//! The store is an OCI image layout (`oci-layout`, `index.json`, `blobs/sha256/HEX`), so that other tools can read
+//! it, plus `layers/HEX/fs`: the unpacked layers by the digest of their uncompressed archive, in the form overlayfs
+//! wants as lower directories. Several processes may use one store at once. Whatever is being written lives in
+//! `tmp/` under a lock of its writer and is renamed into place when it is complete, verified and on disk; what a
+//! killed process left there is removed by the next one.
+//!
+//! All of this blocks: asynchronous callers move it to a blocking thread.
+
+mod archive;
+mod blob;
+mod digest;
+mod index;
+mod inode;
+mod manifest;
+mod materialise;
+mod pack;
+mod pax;
+mod reference;
+mod scratch;
+mod sparse;
+mod store;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+pub use blob::BlobWriter;
+pub use digest::Digest;
+pub use manifest::{Image, ImageSettings, Layer, write_image};
+pub use materialise::materialise;
+pub use oci_spec::image::{Descriptor, ImageConfiguration};
+pub use pack::pack_layer;
+pub use reference::Reference;
+pub use store::Store;
+
+use std::{io, path::Path};
+
+use crate::Error;
+
+/// Turns a failed operation of the store into an error that says what was being done, and names a full disk as such.
+/// `path` is where the store is; `what` follows "failed to".
+fn failed(what: impl Into<String>, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| {
+        let what = what.into();
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Error::NoSpace { what, path, source }
+        } else {
+            Error::ImageStore { what, source }
+        }
+    }
+}

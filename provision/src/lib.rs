@@ -1,0 +1,24 @@
+//! Local Kubernetes clusters as a library: configuration, images, bootstrapping, state.
+//!
+//! Nothing here prints: progress goes to a [`Reporter`], results are returned, and errors carry the object they
+//! are about, their cause and, where there is a cure, a hint.
+
+pub mod build;
+pub mod cluster;
+pub mod config;
+pub mod containerd;
+pub mod doctor;
+mod error;
+mod hint;
+pub mod host;
+pub mod image;
+pub mod kubeadm;
+pub mod kubeconfig;
+pub mod patch;
+mod paths;
+mod progress;
+pub mod state;
+
+pub use error::{Error, KubeadmFailure, Result};
+pub use paths::Paths;
+pub use progress::{Outcome, Reporter, Silent};
