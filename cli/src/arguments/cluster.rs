@@ -1,0 +1,180 @@
+//! Commands about whole clusters: create, delete, get, export.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use super::{ClusterName, KubeconfigPath, Output, boolean, given_path};
+use crate::duration;
+
+/// `create`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Create {
+    /// What to create.
+    #[command(subcommand)]
+    pub(crate) command: Option<CreateCommand>,
+}
+
+/// What can be created.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CreateCommand {
+    /// Create a cluster and point kubectl at it
+    Cluster(CreateCluster),
+}
+
+/// `create cluster`
+#[derive(Debug, Args)]
+pub(crate) struct CreateCluster {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    /// Cluster configuration, kind.x-k8s.io/v1alpha4 ("-" reads it from standard input)
+    #[arg(long, value_name = "FILE")]
+    config: Option<OsString>,
+    /// Image of all nodes, in place of the configuration's
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Keep the nodes when creation fails, to look at them
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_name = "BOOL", value_parser = boolean, hide_default_value = true)]
+    pub(crate) retain: bool,
+    /// How long to wait for the nodes to become Ready, such as 30s or 5m
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) kubeconfig: KubeconfigPath,
+}
+
+impl CreateCluster {
+    /// The configuration file, where one was given; `-` is standard input.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref().and_then(given_path)
+    }
+
+    /// The image, where one was given.
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.image.as_deref().filter(|image| !image.is_empty())
+    }
+}
+
+/// `delete`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Delete {
+    /// What to delete.
+    #[command(subcommand)]
+    pub(crate) command: Option<DeleteCommand>,
+}
+
+/// What can be deleted.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeleteCommand {
+    /// Delete a cluster, whatever state it is in
+    Cluster(DeleteCluster),
+    /// Delete several clusters
+    Clusters(DeleteClusters),
+}
+
+/// `delete cluster`
+#[derive(Debug, Args)]
+pub(crate) struct DeleteCluster {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    #[command(flatten)]
+    pub(crate) kubeconfig: KubeconfigPath,
+}
+
+/// `delete clusters`
+#[derive(Debug, Args)]
+pub(crate) struct DeleteClusters {
+    /// The clusters to delete
+    #[arg(value_name = "CLUSTER")]
+    pub(crate) names: Vec<String>,
+    /// Delete every cluster
+    #[arg(short = 'A', long, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_name = "BOOL", value_parser = boolean, hide_default_value = true)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) kubeconfig: KubeconfigPath,
+}
+
+/// `get`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Get {
+    /// What to list or print.
+    #[command(subcommand)]
+    pub(crate) command: Option<GetCommand>,
+}
+
+/// What can be listed or printed.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GetCommand {
+    /// List clusters by name
+    Clusters(GetClusters),
+    /// List the nodes of a cluster by name
+    Nodes(GetNodes),
+    /// Print a cluster's kubeconfig
+    Kubeconfig(GetKubeconfig),
+}
+
+/// `get clusters`
+#[derive(Debug, Args)]
+pub(crate) struct GetClusters {
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `get nodes`
+#[derive(Debug, Args)]
+pub(crate) struct GetNodes {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    /// List the nodes of every cluster
+    #[arg(short = 'A', long, visible_alias = "all", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_name = "BOOL", value_parser = boolean,
+        hide_default_value = true)]
+    pub(crate) all_clusters: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `get kubeconfig`
+#[derive(Debug, Args)]
+pub(crate) struct GetKubeconfig {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    /// Address the API server as pods and nodes do, not as this host does
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_name = "BOOL", value_parser = boolean, hide_default_value = true)]
+    pub(crate) internal: bool,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Export {
+    /// What to write.
+    #[command(subcommand)]
+    pub(crate) command: Option<ExportCommand>,
+}
+
+/// What can be written.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportCommand {
+    /// Add a cluster to your kubeconfig and make it the current context
+    Kubeconfig(ExportKubeconfig),
+}
+
+/// `export kubeconfig`
+#[derive(Debug, Args)]
+pub(crate) struct ExportKubeconfig {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    #[command(flatten)]
+    pub(crate) kubeconfig: KubeconfigPath,
+    /// Address the API server as pods and nodes do, not as this host does
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_name = "BOOL", value_parser = boolean, hide_default_value = true)]
+    pub(crate) internal: bool,
+}

@@ -1,0 +1,67 @@
+//! Commands about images: images, build.
+
+use clap::{Args, Subcommand};
+
+use super::{ClusterName, Output};
+
+/// `images`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Images {
+    /// What to do with images.
+    #[command(subcommand)]
+    pub(crate) command: Option<ImagesCommand>,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesCommand {
+    /// List the images of nodes, or the node images of this host
+    #[command(visible_alias = "list")]
+    Ls(ImagesLs),
+}
+
+/// `images ls`
+#[derive(Debug, Args)]
+pub(crate) struct ImagesLs {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    /// Only this node (may be repeated)
+    #[arg(long = "node", visible_alias = "nodes", value_name = "NODE", value_delimiter = ',')]
+    pub(crate) nodes: Vec<String>,
+    /// List the node images in this host's store instead
+    #[arg(long, conflicts_with = "nodes")]
+    pub(crate) host: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `build`
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Build {
+    /// What to build.
+    #[command(subcommand)]
+    pub(crate) command: Option<BuildCommand>,
+}
+
+/// What can be built.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildCommand {
+    /// Build a node image from Debian packages and Go modules
+    NodeImage(BuildNodeImage),
+}
+
+/// `build node-image`
+#[derive(Debug, Args)]
+pub(crate) struct BuildNodeImage {
+    /// Name of the image [default: kiln/node:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Version of Kubernetes
+    #[arg(long, value_name = "VERSION", default_value = kiln_provision::build::DEFAULT_KUBERNETES_VERSION)]
+    pub(crate) kubernetes_version: String,
+    /// Make everything anew, in place of what earlier builds kept
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}

@@ -1,0 +1,143 @@
+//! One module per group of commands. Each command takes the session and its arguments, calls the library, and writes
+//! what comes back.
+
+mod build;
+mod completion;
+mod config;
+mod create;
+mod delete;
+mod doctor;
+mod exec;
+mod export;
+mod get;
+mod images;
+mod kubectl;
+mod version;
+
+use std::{ffi::OsString, future::Future, process::ExitCode};
+
+use kiln_provision::Paths;
+
+use crate::{
+    arguments::{
+        BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
+        ImagesCommand,
+    },
+    failure::{Context, Failure},
+    shell::Shell,
+    usage,
+};
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The terminal.
+    pub(crate) shell: Shell,
+    /// Where everything is.
+    pub(crate) paths: Paths,
+    /// The command line, for help and usage.
+    pub(crate) args: Vec<OsString>,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Those of the command.
+pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
+    // Without a sub-command a group can only explain itself.
+    let missing = || usage::missing(&session.shell, &session.args, "commands");
+    let done = match command {
+        Command::Create(group) => match group.command {
+            Some(CreateCommand::Cluster(arguments)) => create::cluster(session, &arguments),
+            None => return missing(),
+        },
+        Command::Delete(group) => match group.command {
+            Some(DeleteCommand::Cluster(arguments)) => delete::cluster(session, &arguments),
+            Some(DeleteCommand::Clusters(arguments)) => delete::clusters(session, &arguments),
+            None => return missing(),
+        },
+        Command::Get(group) => match group.command {
+            Some(GetCommand::Clusters(arguments)) => get::clusters(session, &arguments),
+            Some(GetCommand::Nodes(arguments)) => get::nodes(session, &arguments),
+            Some(GetCommand::Kubeconfig(arguments)) => get::kubeconfig(session, &arguments),
+            None => return missing(),
+        },
+        Command::Export(group) => match group.command {
+            Some(ExportCommand::Kubeconfig(arguments)) => export::kubeconfig(session, &arguments),
+            None => return missing(),
+        },
+        Command::Exec(arguments) => return exec::exec(session, arguments),
+        Command::Ps(arguments) => return exec::ps(session, &arguments),
+        Command::Kubectl(arguments) => return kubectl::kubectl(session, arguments),
+        Command::Images(group) => match group.command {
+            Some(ImagesCommand::Ls(arguments)) => images::ls(session, &arguments),
+            None => return missing(),
+        },
+        Command::Build(group) => match group.command {
+            Some(BuildCommand::NodeImage(arguments)) => build::node_image(session, &arguments),
+            None => return missing(),
+        },
+        Command::Config(group) => match group.command {
+            Some(ConfigCommand::Render(arguments)) => config::render(session, &arguments),
+            Some(ConfigCommand::Validate(arguments)) => config::validate(session, &arguments),
+            None => return missing(),
+        },
+        Command::Doctor(arguments) => doctor::doctor(session, &arguments),
+        Command::Completion(arguments) => match arguments.shell {
+            Some(shell) => completion::completion(session, shell),
+            None => return usage::missing(&session.shell, &session.args, "shells"),
+        },
+        Command::Version => version::version(session),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs an asynchronous command. Only commands that need a runtime make one: it has threads, and starting them takes
+/// longer than most commands do.
+///
+/// # Errors
+/// Those of the command, or when there is no runtime to be had.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the asynchronous runtime")?;
+    let result = runtime.block_on(future);
+    // After an interruption a blocking task may still be at work on something that nobody will use.
+    runtime.shutdown_background();
+    result
+}
+
+/// A list as kind prints it: `["a" "b"]`.
+fn bracketed(names: &[impl AsRef<str>]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{}\"", name.as_ref())).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+/// A version as Kubernetes' tags have it, with a "v".
+fn version_tag(version: &str) -> String {
+    format!("v{}", version.strip_prefix('v').unwrap_or(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_start_with_a_v() {
+        assert_eq!(version_tag("1.34.4"), "v1.34.4");
+        assert_eq!(version_tag("v1.34.4"), "v1.34.4");
+    }
+
+    #[test]
+    fn lists_are_bracketed() {
+        assert_eq!(bracketed(&["a", "b"]), "[\"a\" \"b\"]");
+        assert_eq!(bracketed(&[] as &[&str]), "[]");
+    }
+
+    #[test]
+    fn the_runtime_gives_back_the_result() {
+        assert_eq!(block_on(async { Ok(7) }).expect("no failure"), 7);
+    }
+}

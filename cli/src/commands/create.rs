@@ -1,0 +1,103 @@
+//! `create cluster`
+
+use std::path::Path;
+
+use kiln_provision::cluster::{self, Cancel, CreateOptions};
+
+use super::{Session, block_on, config};
+use crate::{
+    arguments::CreateCluster,
+    failure::{Failure, require_root},
+    progress::Progress,
+    signal,
+};
+
+/// What the failure of a creation begins with, as kind has it.
+const FAILED: &str = "failed to create cluster";
+
+const FAREWELLS: [&str; 4] = [
+    "Fired and ready. Have fun! 🏺",
+    "Out of the kiln, handle with joy 🔥",
+    "Still warm: try it at once ☕",
+    "Break it if you can, another one is seconds away 🧱",
+];
+
+/// Creates a cluster, and says how to use it.
+pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<(), Failure> {
+    let given = arguments.name.given();
+    let config = config::load(arguments.config(), given).map_err(|failure| failure.within(FAILED))?;
+    require_root("creating a cluster")?;
+    let shell = &session.shell;
+    let options = CreateOptions {
+        config,
+        name: given.map(str::to_owned),
+        image: arguments.image().map(str::to_owned),
+        wait: arguments.wait,
+        kubeconfig: arguments.kubeconfig.path().map(Path::to_path_buf),
+        retain: arguments.retain,
+    };
+    let created = block_on(async {
+        let cancel = Cancel::new();
+        signal::watch(shell, &cancel)?;
+        let progress = Progress::new(shell);
+        let created = cluster::create(&session.paths, options, &progress, &cancel).await;
+        drop(progress);
+        created.map_err(|error| {
+            let failure = Failure::because(FAILED, &error);
+            if cancel.is_triggered() { failure.into_interrupted() } else { failure }
+        })
+    })?;
+    // Stopped early on request (KILN_STOP_AFTER), there is no Kubernetes to point at.
+    if created.context.is_empty() {
+        return Ok(());
+    }
+    for line in success(&created.context, arguments.kubeconfig.path(), std::process::id()) {
+        shell.status(&line);
+    }
+    Ok(())
+}
+
+/// What to do with a new cluster; `choice` picks the last words.
+fn success(context: &str, kubeconfig: Option<&Path>, choice: u32) -> Vec<String> {
+    let file = kubeconfig.map(|path| format!(" --kubeconfig {}", quote(&path.to_string_lossy())));
+    let farewell = FAREWELLS[usize::try_from(choice).unwrap_or(0) % FAREWELLS.len()];
+    vec![
+        format!("Set kubectl context to \"{context}\""),
+        String::from("The cluster is there. Have a look at it:"),
+        String::new(),
+        format!("kubectl cluster-info --context {context}{}", file.unwrap_or_default()),
+        String::new(),
+        farewell.to_owned(),
+    ]
+}
+
+/// The text as one word of a shell.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r#"'"'"'"#))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_tells_the_context_and_the_file() {
+        let lines = success("kind-dev", None, 5);
+        assert_eq!(lines[0], "Set kubectl context to \"kind-dev\"");
+        assert_eq!(lines[3], "kubectl cluster-info --context kind-dev");
+        assert_eq!(lines[5], FAREWELLS[1]);
+        let lines = success("kind-dev", Some(Path::new("/tmp/a b")), 0);
+        assert_eq!(lines[3], "kubectl cluster-info --context kind-dev --kubeconfig '/tmp/a b'");
+    }
+
+    #[test]
+    fn words_are_quoted_where_needed() {
+        assert_eq!(quote("/home/me/.kube/config"), "/home/me/.kube/config");
+        assert_eq!(quote("it's"), r#"'it'"'"'s'"#);
+        assert_eq!(quote(""), "''");
+    }
+}

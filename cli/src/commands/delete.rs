@@ -1,0 +1,62 @@
+//! `delete cluster` and `delete clusters`
+
+use std::path::Path;
+
+use kiln_provision::cluster::{self, Deleted};
+
+use super::{Session, block_on, bracketed};
+use crate::{
+    arguments::{DeleteCluster, DeleteClusters},
+    failure::{Context, Failure, require_root},
+    progress::Progress,
+};
+
+/// Deletes a cluster. That there is none is not an error: it is gone, as asked.
+pub(super) fn cluster(session: &Session, arguments: &DeleteCluster) -> Result<(), Failure> {
+    require_root("deleting a cluster")?;
+    let name = arguments.name.or_default();
+    session.shell.status(&format!("Deleting cluster \"{name}\" ..."));
+    let deleted = block_on(delete(session, name, arguments.kubeconfig.path()))?;
+    if !deleted.nodes.is_empty() {
+        session.shell.status(&deleted.summary());
+    }
+    Ok(())
+}
+
+/// Deletes the clusters that were named, or all. One that cannot be deleted does not keep the others.
+pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<(), Failure> {
+    if arguments.names.is_empty() && !arguments.all {
+        return Err(
+            Failure::new("no cluster was named").with_hint("name the clusters to delete, or use --all")
+        );
+    }
+    require_root("deleting clusters")?;
+    let names = if arguments.all {
+        cluster::clusters(&session.paths).context("failed to list clusters")?
+    } else {
+        arguments.names.clone()
+    };
+    let (deleted, failures) = block_on(async {
+        let (mut deleted, mut failures) = (Vec::new(), 0);
+        for name in names {
+            match delete(session, &name, arguments.kubeconfig.path()).await {
+                Ok(_) => deleted.push(name),
+                Err(failure) => {
+                    failures += 1;
+                    session.shell.failure(&failure);
+                }
+            }
+        }
+        Ok((deleted, failures))
+    })?;
+    session.shell.status(&format!("Deleted clusters: {}", bracketed(&deleted)));
+    // kind ends with success here. Something is left on the host, though, and a script should know.
+    if failures == 0 { Ok(()) } else { Err(Failure::silent(1)) }
+}
+
+async fn delete(session: &Session, name: &str, kubeconfig: Option<&Path>) -> Result<Deleted, Failure> {
+    let progress = Progress::new(&session.shell);
+    let deleted = cluster::delete(&session.paths, name, kubeconfig, &progress).await;
+    drop(progress);
+    deleted.context(&format!("failed to delete cluster \"{name}\""))
+}

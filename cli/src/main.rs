@@ -1,0 +1,26 @@
+//! The `kiln` program: arguments in, the terminal out, everything else is `kiln-provision`.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod arguments;
+mod child;
+mod commands;
+mod duration;
+mod failure;
+mod json;
+mod progress;
+mod shell;
+mod signal;
+mod table;
+mod usage;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A launch helper must be single-threaded and must not have touched the terminal: nothing comes before this.
+    if let Some(code) = kiln_runtime::run_helper() {
+        return code;
+    }
+    app::run(std::env::args_os())
+}

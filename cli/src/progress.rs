@@ -1,0 +1,241 @@
+//! Progress on the terminal.
+//!
+//! A phase is a line that spins, tells its elapsed time and what it is doing, and ends as `✓` or `✗`. Where there is
+//! no terminal, in the log of a CI job for example, a phase is a line at its start and one at its end, as kind has it.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use kiln_provision::{Outcome, Reporter};
+
+use crate::{
+    duration,
+    shell::{Shell, Style},
+};
+
+/// The spinner, a dot running around a braille cell.
+const FRAMES: [&str; 8] = ["⠁", "⠈", "⠐", "⠠", "⢀", "⡀", "⠄", "⠂"];
+/// How long a frame stays, and so how often the elapsed time is brought up to date.
+const FRAME: Duration = Duration::from_millis(100);
+/// Phases that took less than this do not tell how long they took.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// Shows the progress of one operation; the live line is gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shell: Shell,
+    shared: Arc<Shared>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The running phases; several where they overlap. The last one is shown.
+    phases: Vec<Phase>,
+    step: String,
+    frame: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Phase {
+    title: String,
+    start: Instant,
+}
+
+impl State {
+    /// Whether there is nothing to show.
+    fn is_idle(&self) -> bool {
+        self.phases.is_empty() && self.step.is_empty()
+    }
+}
+
+impl Progress {
+    /// Progress on this shell.
+    pub(crate) fn new(shell: &Shell) -> Self {
+        let shared = Arc::new(Shared::default());
+        let ticker = shell.is_live().then(|| {
+            let (shell, shared) = (shell.clone(), Arc::clone(&shared));
+            std::thread::spawn(move || spin(&shell, &shared))
+        });
+        Self { shell: shell.clone(), shared, ticker }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws the live line at once: a phase may end before the next frame is due.
+    fn redraw(&self, state: &State) {
+        if let Some(line) = live_line(&self.shell, state) {
+            self.shell.draw(&line);
+        }
+    }
+}
+
+impl Reporter for Progress {
+    fn phase_started(&self, title: &str) {
+        let mut state = self.state();
+        state.phases.push(Phase { title: title.to_owned(), start: Instant::now() });
+        state.step.clear();
+        if self.shell.is_live() {
+            self.redraw(&state);
+            self.shared.changed.notify_one();
+        } else {
+            self.shell.status(&format!(" • {title}  ..."));
+        }
+    }
+
+    fn phase_ended(&self, title: &str, outcome: Outcome) {
+        let mut state = self.state();
+        let Some(index) = state.phases.iter().rposition(|phase| phase.title == title) else {
+            return;
+        };
+        let phase = state.phases.remove(index);
+        state.step.clear();
+        self.shell.status(&final_line(&self.shell, title, outcome, phase.start.elapsed()));
+        self.redraw(&state);
+    }
+
+    fn step(&self, text: &str) {
+        let mut state = self.state();
+        if state.step == text {
+            return;
+        }
+        text.clone_into(&mut state.step);
+        if self.shell.is_live() {
+            self.redraw(&state);
+            self.shared.changed.notify_one();
+        } else {
+            self.shell.detail(1, &format!("   {text}"));
+        }
+    }
+
+    fn message(&self, verbosity: u8, text: &str) {
+        self.shell.detail(verbosity, text);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.state().ended = true;
+        self.shared.changed.notify_one();
+        if let Some(ticker) = self.ticker.take() {
+            // It only fails by a panic, which has been reported already.
+            let _ = ticker.join();
+        }
+        self.shell.clear();
+    }
+}
+
+/// Draws frames while there is something to show, and sleeps while there is not.
+fn spin(shell: &Shell, shared: &Shared) {
+    let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !state.ended {
+        // The clock is what is shown here: nothing happens that could wake this thread when a second has passed.
+        state = if state.is_idle() {
+            shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        } else {
+            shared.changed.wait_timeout(state, FRAME).unwrap_or_else(PoisonError::into_inner).0
+        };
+        state.frame = (state.frame + 1) % FRAMES.len();
+        // Drawn under the lock: a line drawn after its phase's last line would stay on the screen.
+        if let Some(line) = live_line(shell, &state) {
+            shell.draw(&line);
+        }
+    }
+}
+
+/// The line of the running phase and its step; between phases, such as when cleaning up, that of the step alone.
+fn live_line(shell: &Shell, state: &State) -> Option<String> {
+    let frame = shell.paint(Style::Good, FRAMES[state.frame % FRAMES.len()]);
+    let step = state.step.lines().next().unwrap_or_default();
+    let Some(phase) = state.phases.last() else {
+        return (!step.is_empty()).then(|| format!(" {frame} {}", shell.paint(Style::Faint, step)));
+    };
+    let elapsed = duration::show(phase.start.elapsed());
+    // The step may be long, so it goes where the terminal cuts the line.
+    let tail = if step.is_empty() { elapsed } else { format!("{elapsed} · {step}") };
+    Some(format!(" {frame} {}  {}", phase.title, shell.paint(Style::Faint, &tail)))
+}
+
+/// The line that stays when a phase has ended. Plain logs keep to kind's form, without times.
+fn final_line(shell: &Shell, title: &str, outcome: Outcome, elapsed: Duration) -> String {
+    let mark = match outcome {
+        Outcome::Done => shell.paint(Style::Good, "✓"),
+        Outcome::Failed => shell.paint(Style::Bad, "✗"),
+    };
+    if shell.is_live() && elapsed >= WORTH_TELLING {
+        format!(" {mark} {title}  {}", shell.paint(Style::Faint, &duration::show(elapsed)))
+    } else {
+        format!(" {mark} {title}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: &str) -> State {
+        State {
+            phases: vec![Phase {
+                title: String::from("Starting control-plane 🕹️"), start: Instant::now()
+            }],
+            step: step.to_owned(),
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn live_lines_tell_the_step() {
+        let shell = Shell::mute(false, true);
+        assert_eq!(live_line(&shell, &state("")).as_deref(), Some(" ⠁ Starting control-plane 🕹️  0.0s"));
+        assert_eq!(
+            live_line(&shell, &state("etcd\nmore")).as_deref(),
+            Some(" ⠁ Starting control-plane 🕹️  0.0s · etcd")
+        );
+        assert_eq!(live_line(&shell, &State::default()), None);
+        let cleaning = State { step: String::from("cleaning up"), ..State::default() };
+        assert_eq!(live_line(&shell, &cleaning).as_deref(), Some(" ⠁ cleaning up"));
+    }
+
+    #[test]
+    fn final_lines_tell_the_time_on_a_terminal_only() {
+        let long = Duration::from_secs(12);
+        let plain = Shell::mute(false, false);
+        assert_eq!(final_line(&plain, "A 📦 ", Outcome::Done, long), " ✓ A 📦 ");
+        let live = Shell::mute(false, true);
+        assert_eq!(final_line(&live, "A", Outcome::Failed, long), " ✗ A  12s");
+        assert_eq!(final_line(&live, "A", Outcome::Done, Duration::ZERO), " ✓ A");
+    }
+
+    #[test]
+    fn phases_may_overlap() {
+        let progress = Progress::new(&Shell::mute(false, false));
+        progress.phase_started("a");
+        progress.phase_started("b");
+        progress.phase_ended("a", Outcome::Done);
+        progress.phase_ended("unknown", Outcome::Done);
+        let titles: Vec<_> = progress.state().phases.iter().map(|phase| phase.title.clone()).collect();
+        assert_eq!(titles, ["b"]);
+    }
+
+    #[test]
+    fn the_ticker_ends_with_the_progress() {
+        let shell = Shell::mute(false, false);
+        let mut progress = Progress::new(&shell);
+        let (thread_shell, shared) = (shell.clone(), Arc::clone(&progress.shared));
+        progress.ticker = Some(std::thread::spawn(move || spin(&thread_shell, &shared)));
+        progress.phase_started("a");
+        drop(progress);
+    }
+}

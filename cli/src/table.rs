@@ -1,0 +1,81 @@
+//! Plain tables: a header and left-aligned columns two spaces apart.
+
+/// Lays rows out under a header; every line ends with a newline and has no trailing spaces.
+///
+/// Widths count characters: cells are names, numbers and words, for which that is their width on a terminal.
+pub(crate) fn render<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = header.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = line(&header, &widths);
+    for row in rows {
+        text.push_str(&line(row, &widths));
+    }
+    text
+}
+
+/// Bytes for people, with three significant digits: `734 B`, `12.3 MB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = count as f64;
+    let mut unit = 0;
+    // 999.5 and above would be rounded to four digits.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if unit == 0 => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+fn line<T: AsRef<str>>(cells: &[T], widths: &[usize]) -> String {
+    let mut text = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        let cell = cell.as_ref();
+        text.push_str(&format!("{cell:<width$}  "));
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [
+            [String::from("kind-control-plane"), String::from("running")],
+            [String::from("w"), String::new()],
+        ];
+        assert_eq!(
+            render(["NODE", "STATE"], &rows),
+            "NODE                STATE\nkind-control-plane  running\nw\n"
+        );
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (12_345_678, "12.3 MB"),
+            (999_999, "1.00 MB"),
+            (734_000_000, "734 MB"),
+            (2_000_000_000_000_000, "2000 TB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}
