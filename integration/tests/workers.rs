@@ -1,0 +1,105 @@
+//! A control plane and two workers: pods of different nodes reach each other, under their own addresses.
+
+use std::path::Path;
+
+use kiln_integration::{
+    Cluster, Fixture, Steps,
+    cluster::{BUSYBOX, has_condition, items},
+};
+use serde_json::json;
+
+const CLUSTER: &str = "it-many";
+const NODES: [&str; 3] = ["it-many-control-plane", "it-many-worker", "it-many-worker2"];
+
+#[test]
+fn workers_join_and_their_pods_reach_each_other() {
+    let Some(fixture) = Fixture::open() else { return };
+    let mut steps = Steps::default();
+    if steps.step("create waits until all nodes are ready", || create(&fixture)) {
+        nodes_are_as_configured(&fixture, &mut steps);
+        pods_reach_each_other(&fixture, &mut steps);
+        steps.step("delete removes all nodes", || {
+            let finished = fixture.delete(CLUSTER);
+            for node in NODES {
+                assert!(finished.stderr().contains(node), "{}", finished.report());
+            }
+        });
+        steps.step("nothing is left", || fixture.assert_nothing_left());
+    }
+    steps.finish();
+}
+
+fn create(fixture: &Fixture) {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/workers.yaml");
+    let config = config.to_str().expect("a source path is text");
+    let finished = fixture.create(CLUSTER, &["--config", config, "--wait", "5m"]).succeeded();
+    assert!(finished.stderr().contains("Joining worker nodes"), "{}", finished.report());
+    assert!(finished.stderr().contains("Ready after"), "{}", finished.report());
+}
+
+fn nodes_are_as_configured(fixture: &Fixture, steps: &mut Steps) {
+    let kiln = fixture.kiln();
+    let cluster = Cluster::new(kiln, CLUSTER);
+    steps.step("get nodes lists all of them", || {
+        let listed = kiln.run(&["get", "nodes", "--name", CLUSTER]).succeeded().stdout();
+        assert_eq!(listed.lines().collect::<Vec<_>>(), NODES);
+    });
+    steps.step("all are ready, and keep their roles and labels", || {
+        let nodes = cluster.json(&["get", "nodes"]);
+        assert_eq!(items(&nodes).filter(|node| has_condition(node, "Ready")).count(), 3, "{nodes}");
+        let control_plane = cluster.json(&["get", "node", NODES[0]]);
+        let taints = control_plane["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        let tainted = taints.iter().any(|taint| taint["key"] == "node-role.kubernetes.io/control-plane");
+        assert!(tainted, "with workers, a control plane is left alone: {control_plane}");
+        let labelled = cluster.json(&["get", "nodes", "-l", "tier=back"]);
+        let names: Vec<_> = items(&labelled).map(|node| node["metadata"]["name"].clone()).collect();
+        assert_eq!(names, [json!(NODES[2])]);
+    });
+    steps.step("each node has a pod range of its own", || {
+        let nodes = cluster.json(&["get", "nodes"]);
+        let mut ranges: Vec<_> = items(&nodes).map(|node| node["spec"]["podCIDR"].to_string()).collect();
+        ranges.sort();
+        ranges.dedup();
+        assert_eq!(ranges.len(), 3, "{ranges:?}");
+    });
+    steps.step("any node can be entered", || {
+        for node in NODES {
+            let name = kiln.run(&["exec", node, "--", "hostname"]).succeeded().stdout();
+            assert_eq!(name.trim(), node);
+        }
+    });
+}
+
+fn pods_reach_each_other(fixture: &Fixture, steps: &mut Steps) {
+    let kiln = fixture.kiln();
+    let cluster = Cluster::new(kiln, CLUSTER);
+    steps.step("a pod of one worker answers another's, and sees its address", || {
+        let image = format!("--image={BUSYBOX}");
+        let on_first = on(NODES[1]);
+        let mut args = vec!["run", "server", &image, "--image-pull-policy=IfNotPresent", &on_first];
+        args.extend(["--port=8080", "--expose", "--", "httpd", "-f", "-vv", "-p", "8080", "-h", "/etc"]);
+        let _ = kiln.kubectl(CLUSTER, &args).succeeded();
+        let ready = ["wait", "--for=condition=Ready", "pod/server", "--timeout=60s"];
+        let _ = kiln.kubectl(CLUSTER, &ready).succeeded();
+        let server = cluster.json(&["get", "pod", "server"]);
+        let address = server["status"]["podIP"].as_str().expect("a ready pod has an address").to_owned();
+
+        let script = format!("hostname -i; timeout 10 wget -qO- http://{address}:8080/passwd");
+        let told = cluster.run_pod_on(NODES[2], &["sh", "-c", &script]);
+        let own = told.lines().next().expect("the pod tells its address").trim().to_owned();
+        assert!(told.contains("root:x:0:0"), "{told}");
+        assert_ne!(own, address);
+        let log = kiln.kubectl(CLUSTER, &["logs", "server"]).succeeded().stdout();
+        assert!(log.contains(&own), "the server saw another address than {own}:\n{log}");
+    });
+    steps.step("a Service answers from the other worker", || {
+        let answer =
+            cluster.run_pod_on(NODES[2], &["timeout", "10", "wget", "-qO-", "http://server:8080/passwd"]);
+        assert!(answer.contains("root:x:0:0"), "{answer}");
+    });
+}
+
+/// kubectl's option for a pod of a certain node.
+fn on(node: &str) -> String {
+    format!("--overrides={}", json!({ "spec": { "nodeName": node } }))
+}
