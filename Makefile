@@ -1,0 +1,92 @@
+# The two commands are `make cluster` and `make test`; everything else is for whoever works on Kiln.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Where cargo puts things, by its own variable.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+KILN := $(TARGET)/release/kiln
+# Tools that cargo installs when they are missing.
+TOOLS := $(TARGET)/tools
+# A checkout under test builds what its lock file says, and nothing newer.
+LOCKED := $(if $(CI),--locked)
+# Tests are built as the binary is, so that dependencies are compiled once.
+CARGO_TEST := cargo test --release $(LOCKED) --no-fail-fast
+# The cluster that `make cluster` makes.
+CLUSTER ?= kind
+# How often `make bench` creates one.
+RUNS ?= 5
+
+.PHONY: help cluster node-image build test lint fmt deny unit integration test-vm bench clean \
+	setup-build setup-test
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+cluster: build ## set everything up and create a cluster
+	scripts/node-image.sh $(KILN)
+	$(KILN) get clusters | grep -qx '$(CLUSTER)' || $(KILN) create cluster --name '$(CLUSTER)' --wait 5m
+	$(KILN) kubectl --name '$(CLUSTER)' -- get nodes
+
+node-image: build ## build the node image from this checkout's recipe, if it has changed
+	scripts/node-image.sh $(KILN) --current
+
+# Static and at a fixed address: a monitor stays for as long as its node does, and relocating the binary at start would give
+# each of them a megabyte of its own.
+build: setup-build ## build the binary, static
+	cargo rustc --release $(LOCKED) -p kiln --bin kiln -- -C target-feature=+crt-static -C relocation-model=static
+	scripts/check-static.sh $(KILN)
+
+# One after another, whatever -j says: they share the host and the target directory. The linters come first because
+# they are quick, the virtual machine last because it needs what the others have made.
+test: setup-build setup-test ## pass every test
+	$(MAKE) lint
+	$(MAKE) deny
+	$(MAKE) unit
+	$(MAKE) node-image
+	$(MAKE) integration
+	$(MAKE) test-vm
+
+lint: setup-test ## check format, lints and scripts
+	cargo fmt --all --check
+	cargo clippy --release $(LOCKED) --workspace --all-targets -- -D warnings
+	shellcheck scripts/*.sh .ci/run
+
+fmt: ## format the sources
+	cargo fmt --all
+
+deny: ## check licences, sources and duplicates of dependencies
+	@command -v cargo-deny >/dev/null || test -x $(TOOLS)/bin/cargo-deny || \
+		{ echo "installing cargo-deny (some minutes, once)"; \
+		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-deny@^0.20'; }
+	PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) check --hide-inclusion-graph bans licenses sources
+
+unit: setup-build setup-test ## tests of the crates, some of which need root
+	KILN_REQUIRE_ROOT_TESTS=1 $(CARGO_TEST) --workspace --exclude kiln-integration
+	$(CARGO_TEST) -p kiln-integration --lib --bins
+
+# After `unit`, which may have linked a binary of its own in the place of the static one.
+integration: node-image ## tests with real clusters
+	KILN_BIN=$(KILN) KILN_REQUIRE_ROOT_TESTS=1 RUST_BACKTRACE=0 \
+		$(CARGO_TEST) -p kiln-integration --test '*' -- --test-threads=1 --nocapture
+
+# KILN_SKIP_VM=1 leaves it out, KILN_VM_WHOLE=1 boots a whole cluster.
+test-vm: node-image ## run the binary on an emulated host with cgroup v2 and systemd
+	@if [ "$${KILN_SKIP_VM:-}" = 1 ]; then echo "VM-SKIPPED: KILN_SKIP_VM=1"; \
+	elif scripts/setup.sh vm; then scripts/vm.sh $(KILN); \
+	elif [ $$? = 3 ]; then echo "VM-SKIPPED: no emulator on this host"; \
+	else exit 1; fi
+
+bench: node-image ## create clusters, print how long it took and what it used
+	KILN_BIN=$(KILN) cargo run --release $(LOCKED) -p kiln-integration --bin bench -- --runs $(RUNS)
+
+clean: ## remove what cargo has built
+	cargo clean
+
+setup-build:
+	@scripts/setup.sh build
+
+setup-test:
+	@scripts/setup.sh test lint
