@@ -342,8 +342,8 @@ mod tests {
         let running = shell("echo first >&2; sleep 60");
         assert!(running.wait_for_stderr("first", SHORT));
         assert!(!running.wait_for_stderr("second", Duration::from_millis(20)));
-        running.signal_group(Signal::SIGINT);
-        assert_eq!(running.wait(SHORT).code(), 130);
+        running.signal_group(Signal::SIGTERM);
+        assert_eq!(running.wait(SHORT).code(), 143);
     }
 
     #[test]
