@@ -22,5 +22,8 @@ fn main() -> ExitCode {
     if let Some(code) = kiln_runtime::run_helper() {
         return code;
     }
+    if let Some(code) = kiln_provision::run_service() {
+        return code;
+    }
     app::run(std::env::args_os())
 }

@@ -151,6 +151,22 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A route to the pods of another node could not be set or removed.
+    #[error("failed to {what} the route of node {node} to pods {pods} through {gateway}")]
+    PodRoute {
+        /// `set` or `remove`.
+        what: &'static str,
+        /// The node that it is for.
+        node: String,
+        /// Where it leads to.
+        pods: ipnet::IpNet,
+        /// The node that has the pods.
+        gateway: IpAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
     // === translation ===
     /// A table of this name exists and is not Kiln's; it has not been touched.
     #[error("nftables table {table} exists and does not belong to this cluster")]
@@ -261,6 +277,7 @@ impl Error {
             | Self::AddAddress { source, .. }
             | Self::RemoveAddress { source, .. }
             | Self::AddRoute { source, .. }
+            | Self::PodRoute { source, .. }
             | Self::Transaction { source, .. }
             | Self::Sysctl { source, .. }
             | Self::FreePort { source, .. }

@@ -120,6 +120,12 @@ pub(crate) async fn install(netns: Option<BorrowedFd<'_>>, tables: Vec<Table>) -
     .await
 }
 
+/// Whether a table of this name and comment is in the caller's namespace.
+pub(crate) async fn installed(name: &'static str, comment: &'static str) -> Result<bool> {
+    let ours = move |found: &dump::TableInfo| found.name == name && found.comment == comment;
+    netns::on_thread(None, move || Ok(dump::tables()?.iter().any(ours))).await
+}
+
 /// Removes the tables of this name and comment from the caller's namespace.
 pub(crate) async fn uninstall(name: &str, comment: &str) -> Result<()> {
     let (name, comment) = (name.to_owned(), comment.to_owned());

@@ -25,8 +25,8 @@ pub struct PodRules {
     pub uplink: String,
 }
 
-/// Installs, in a node's namespace, masquerading of what pods send to other places than pods, and a refusal of
-/// addresses of Services that nobody translates.
+/// Installs, in a node's namespace or without one in the caller's own, masquerading of what pods send to other places
+/// than pods, and a refusal of addresses of Services that nobody translates. What was installed before is replaced.
 ///
 /// A Service's address exists only in the rules of kube-proxy or its like. As long as those are missing, packets for
 /// it would leave through the default route and vanish, and a program that started early would wait for its
@@ -36,9 +36,18 @@ pub struct PodRules {
 /// # Errors
 ///
 /// What the kernel refused. Nothing of it took effect then.
-pub async fn isolate_services(netns: BorrowedFd<'_>, rules: &PodRules) -> Result<()> {
+pub async fn isolate_services(netns: Option<BorrowedFd<'_>>, rules: &PodRules) -> Result<()> {
     let tables = Family::ALL.into_iter().filter_map(|family| table(family, rules)).collect();
-    nft::install(Some(netns), tables).await
+    nft::install(netns, tables).await
+}
+
+/// Whether [`isolate_services`] has installed rules in the caller's namespace, and they are still there.
+///
+/// # Errors
+///
+/// When the kernel does not list its tables.
+pub async fn pod_rules_present() -> Result<bool> {
+    nft::installed(TABLE, TABLE).await
 }
 
 /// None when the cluster has nothing of this family.

@@ -96,7 +96,8 @@ pub(crate) fn is_default(message: &RouteMessage) -> bool {
     ip && message.header.destination_prefix_length == 0 && table(message) != LOCAL_TABLE
 }
 
-fn table(message: &RouteMessage) -> u32 {
+/// The number of the routing table that a route is in.
+pub(crate) fn table(message: &RouteMessage) -> u32 {
     let long = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,

@@ -294,8 +294,8 @@ fn services_without_rules_are_refused_and_pods_masqueraded() {
             service_subnets: vec!["10.96.0.0/16".parse().unwrap()],
             uplink: UPLINK.to_owned(),
         };
-        isolate_services(first.as_fd(), &rules).await.unwrap();
-        isolate_services(first.as_fd(), &rules).await.unwrap();
+        isolate_services(Some(first.as_fd()), &rules).await.unwrap();
+        isolate_services(Some(first.as_fd()), &rules).await.unwrap();
 
         let started = Instant::now();
         let refused = inside(first.as_fd(), || greeting(SocketAddr::from(([10, 96, 0, 1], 443))));

@@ -325,6 +325,23 @@ pub enum Error {
         source: io::Error,
     },
 
+    // === services ===
+    /// A variable of the environment that a service gets its settings from is missing or wrong.
+    #[error("the environment variable {name} {problem}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What Kubernetes gives a pod to reach the API with cannot be used.
+    #[error("this pod's access to the API cannot be used")]
+    PodAccess {
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     // === state ===
     /// A name cannot name a cluster or node.
     #[error("{name:?} is not a valid cluster name: {reason}")]

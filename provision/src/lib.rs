@@ -1,10 +1,13 @@
 //! Local Kubernetes clusters as a library: configuration, images, bootstrapping, state.
 //!
 //! Nothing here prints: progress goes to a [`Reporter`], results are returned, and errors carry the object they
-//! are about, their cause and, where there is a cure, a hint.
+//! are about, their cause and, where there is a cure, a hint. Only services ([`run_service`]) log: each is a process of
+//! its own, and what it does is told nowhere else.
 
+mod agent;
 pub mod build;
 pub mod cluster;
+mod cni;
 pub mod config;
 pub mod containerd;
 pub mod doctor;
@@ -17,8 +20,10 @@ pub mod kubeconfig;
 pub mod patch;
 mod paths;
 mod progress;
+mod service;
 pub mod state;
 
 pub use error::{Error, KubeadmFailure, Result};
 pub use paths::Paths;
 pub use progress::{Outcome, Reporter, Silent};
+pub use service::run_service;

@@ -15,10 +15,15 @@ use super::{
 use crate::{
     Error, Result,
     image::{Image, ImageSettings, Store, pack_layer, write_image},
+    service::NETWORK_AGENT,
 };
 
 /// Small tools: what local volumes are made with, and a first pod where no registry can be reached.
 pub(super) const BUSYBOX_IMAGE: &str = "docker.io/library/busybox:stable";
+
+/// Counts changes of the network agent within a version of Kiln. The content of the program itself is no part of the
+/// key that images are cached by: every other change of Kiln would cost a new unpacking of all of them.
+const AGENT_REVISION: u32 = 1;
 
 /// Where containers look for programs.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -72,11 +77,18 @@ enum Content {
     Proxy { program: PathBuf },
     /// Debian's busybox under the names of its applets.
     Busybox { applets: Vec<String> },
+    /// This program, as the network agent.
+    Agent { revision: u32 },
 }
 
 /// The image of the local volume provisioner, by the version of its module.
 pub(super) fn provisioner_image() -> String {
     format!("docker.io/rancher/{}:{}", LOCAL_PATH_PROVISIONER.name, LOCAL_PATH_PROVISIONER.pinned_version())
+}
+
+/// The image of the network agent, by the version of Kiln.
+pub(super) fn agent_image() -> String {
+    format!("docker.io/kiln/agent:v{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// All images, in the order of their importance to a first boot.
@@ -128,6 +140,11 @@ pub(super) fn containers(programs: &Programs, applets: &[String]) -> Vec<Contain
             content: Content::Busybox { applets: applets.to_vec() },
             entrypoint: Vec::new(),
         },
+        Container {
+            name: agent_image(),
+            content: Content::Agent { revision: AGENT_REVISION },
+            entrypoint: vec!["/kiln".to_owned(), NETWORK_AGENT.to_owned()],
+        },
     ]
 }
 
@@ -158,6 +175,7 @@ pub(super) fn write(container: &Container, debian: &Path, scratch: &Path, store:
             busybox(debian, scratch, applets).map_err(filling)?;
             settings.cmd = vec!["sh".to_owned()];
         }
+        Content::Agent { .. } => agent(scratch).map_err(filling)?,
     }
     let layer = pack_layer(store, scratch, |_| true)?;
     write_image(store, &container.name.parse()?, vec![layer], settings)
@@ -260,6 +278,17 @@ fn busybox(debian: &Path, root: &Path, applets: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// The program that is running, which is static as it is released. It needs nothing beside it but to be told that
+/// names are looked up in the node's `/etc/hosts` first, where the control plane's is.
+fn agent(root: &Path) -> io::Result<()> {
+    place(Path::new("/proc/self/exe"), root, "kiln")?;
+    fs_err::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
+    for (path, mode) in [("kiln", 0o755), ("etc/nsswitch.conf", 0o644)] {
+        fs_err::set_permissions(root.join(path), std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +296,17 @@ mod tests {
     #[test]
     fn the_provisioner_is_named_after_its_module_and_version() {
         assert_eq!(provisioner_image(), "docker.io/rancher/local-path-provisioner:v0.0.30");
+    }
+
+    #[test]
+    fn the_agent_is_this_program() {
+        assert_eq!(agent_image(), concat!("docker.io/kiln/agent:v", env!("CARGO_PKG_VERSION")));
+        let root = tempfile::tempdir().unwrap();
+        base(root.path()).unwrap();
+        agent(root.path()).unwrap();
+        let program = fs_err::symlink_metadata(root.path().join("kiln")).unwrap();
+        assert!(program.is_file() && program.permissions().mode() & 0o7777 == 0o755);
+        assert_eq!(program.len(), fs_err::metadata("/proc/self/exe").unwrap().len());
     }
 
     #[test]

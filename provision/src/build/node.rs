@@ -90,6 +90,7 @@ fn values(programs: &Programs) -> Vec<(&'static str, String)> {
         ("@SANDBOX_IMAGE@", programs.names.pause.clone()),
         ("@PROVISIONER_IMAGE@", container::provisioner_image()),
         ("@HELPER_IMAGE@", container::BUSYBOX_IMAGE.to_owned()),
+        ("@AGENT_IMAGE@", container::agent_image()),
     ]
 }
 
@@ -202,6 +203,7 @@ mod tests {
             ("@SANDBOX_IMAGE@", "p".to_owned()),
             ("@PROVISIONER_IMAGE@", "l".to_owned()),
             ("@HELPER_IMAGE@", "b".to_owned()),
+            ("@AGENT_IMAGE@", "a".to_owned()),
         ];
         check(&node(&values).path().join("root")).unwrap();
         let error = check(&node(&values[1..]).path().join("root")).unwrap_err();

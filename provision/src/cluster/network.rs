@@ -7,39 +7,16 @@ use std::{net::IpAddr, os::fd::AsFd};
 
 use ipnet::IpNet;
 use kiln_network::PodRoute;
-use serde_json::json;
 
 use super::{
     api, inside,
     node::{StartedNode, Surroundings},
 };
-use crate::{Error, Result, state::NodeRole};
-
-/// Where it goes in a node. The name sorts before what a CNI installed later usually writes, as kindnet's does.
-pub(super) const CNI_CONFIG: &str = "etc/cni/net.d/10-kiln.conflist";
-
-/// The CNI configuration for pods from these ranges (one per address family).
-pub(super) fn cni_config(pod_cidrs: &[IpNet], mtu: u32) -> String {
-    let ranges: Vec<_> = pod_cidrs.iter().map(|cidr| json!([{ "subnet": cidr.to_string() }])).collect();
-    let routes: Vec<_> = pod_cidrs
-        .iter()
-        .map(|cidr| json!({ "dst": if matches!(cidr, IpNet::V4(_)) { "0.0.0.0/0" } else { "::/0" } }))
-        .collect();
-    let config = json!({
-        "cniVersion": "0.3.1",
-        "name": "kiln",
-        "plugins": [
-            {
-                "type": "ptp",
-                "ipMasq": false,
-                "mtu": mtu,
-                "ipam": { "type": "host-local", "dataDir": "/run/cni-ipam-state", "routes": routes, "ranges": ranges },
-            },
-            { "type": "portmap", "capabilities": { "portMappings": true } },
-        ],
-    });
-    format!("{config:#}\n")
-}
+use crate::{
+    Error, Result,
+    cni::{CNI_CONFIG, cni_config},
+    state::NodeRole,
+};
 
 /// The range the first node of a cluster is given: kube-controller-manager hands out pieces of the pod subnet in order,
 /// of /24 (IPv4) or /64 (IPv6) where nothing else is asked for. Checked against what it did once the node is known.
@@ -106,15 +83,5 @@ mod tests {
         assert_eq!(first_pod_cidrs(&nets(&["10.244.0.0/16"])), nets(&["10.244.0.0/24"]));
         assert_eq!(first_pod_cidrs(&nets(&["10.244.7.0/25"])), nets(&["10.244.7.0/25"]));
         assert_eq!(first_pod_cidrs(&nets(&["fd00:10:244::/56"])), nets(&["fd00:10:244::/64"]));
-    }
-
-    #[test]
-    fn the_configuration_names_ranges_routes_and_mtu() {
-        let text = cni_config(&nets(&["10.244.0.0/24"]), 1400);
-        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let ptp = &config["plugins"][0];
-        assert_eq!(ptp["mtu"], 1400);
-        assert_eq!(ptp["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
-        assert_eq!(ptp["ipam"]["routes"][0]["dst"], "0.0.0.0/0");
     }
 }

@@ -11,11 +11,13 @@ use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFiles
 
 use super::{
     boot::{self, BootNotice},
-    network::{CNI_CONFIG, cni_config, first_pod_cidrs},
+    network::first_pod_cidrs,
     plan::{CONTAINERD_CONFIG, NodePlan},
 };
 use crate::{
-    Error, Paths, Result, config,
+    Error, Paths, Result,
+    cni::{CNI_CONFIG, cni_config},
+    config,
     image::materialise,
     state::{self, NodeRecord, NodeRole},
 };
@@ -147,7 +149,7 @@ pub(super) async fn pod_rules(node: &StartedNode, networking: &config::Networkin
     if networking.kube_proxy_mode != config::KubeProxyMode::None {
         rules.service_subnets = networking.service_subnet.nets().to_vec();
     }
-    Ok(kiln_network::isolate_services(node.netns.as_fd(), &rules).await?)
+    Ok(kiln_network::isolate_services(Some(node.netns.as_fd()), &rules).await?)
 }
 
 fn container_spec(
