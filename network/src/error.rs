@@ -201,6 +201,19 @@ pub enum Error {
         source: io::Error,
     },
 
+    // === the proxy ===
+    /// A port could not be listened on.
+    #[error("failed to listen on {address}/{protocol}")]
+    Listen {
+        /// Address and port.
+        address: SocketAddr,
+        /// The protocol.
+        protocol: crate::Protocol,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+
     // === the host ===
     /// No free port was found.
     #[error("failed to find a free {protocol} port on {listen}")]
@@ -239,6 +252,7 @@ impl Error {
     fn hint_of_cause(&self, cause: &io::Error) -> Option<String> {
         let errno = Errno::from_raw(cause.raw_os_error()?);
         let hint = match (self, errno) {
+            (Self::Listen { .. }, Errno::EACCES) => "ports below 1024 need CAP_NET_BIND_SERVICE",
             (_, Errno::EPERM | Errno::EACCES) => "run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN",
             (Self::Sysctl { .. }, Errno::EROFS) => {
                 "/proc/sys is read-only here: in a container, run it privileged; or set it on the host"
@@ -256,6 +270,8 @@ impl Error {
                 "the kernel may lack a part of nftables: modprobe nf_tables nft_chain_nat nft_masq nft_nat \
                  nft_ct nft_fib_ipv4 nft_reject_ipv4 (and the ipv6 ones)"
             }
+            (Self::Listen { .. }, Errno::EADDRINUSE) => "another program has the port: ss -lntup names it",
+            (Self::Listen { .. }, Errno::EADDRNOTAVAIL) => "the address is not one of this host",
             (Self::CreateNetns(_), Errno::ENOSPC) => "raise user.max_net_namespaces",
             _ => return None,
         };
@@ -280,6 +296,7 @@ impl Error {
             | Self::PodRoute { source, .. }
             | Self::Transaction { source, .. }
             | Self::Sysctl { source, .. }
+            | Self::Listen { source, .. }
             | Self::FreePort { source, .. }
             | Self::Resolvers(source) => Some(source),
             Self::ForeignLink { .. }

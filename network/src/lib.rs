@@ -3,6 +3,8 @@
 //! Everything is done by talking to the kernel: route netlink for links, addresses and routes, nf_tables netlink
 //! for translation, `/proc/sys` for the three settings that have no other door. No program of the host is run.
 //!
+//! What the kernel cannot do, a process does: see [`proxy`].
+//!
 //! A netlink socket belongs for life to the network namespace of the thread that opened it. This crate opens the
 //! sockets of other namespaces on throw-away threads, so no thread of the caller ever changes its namespace; "the
 //! host" is whatever namespace the caller's thread is in, which is how the tests run in namespaces of their own.
@@ -21,6 +23,7 @@ mod network;
 mod nft;
 mod pod;
 mod port;
+pub mod proxy;
 mod resolver;
 mod route;
 mod subnet;
