@@ -89,6 +89,24 @@ impl Cgroup {
         Ok(usage)
     }
 
+    /// Puts the calling process into it: a helper that belongs to a cluster, and is found by that.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the directory that could not be made or joined.
+    pub fn enter(&self) -> Result<()> {
+        enter(&self.path())
+    }
+
+    /// Kills every process in it and removes it. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`Error::Unkillable`], or the first directory that could not be removed.
+    pub fn clear(&self) -> Result<()> {
+        self.kill()?;
+        self.remove()?;
+        self.remove_empty_parents()
+    }
+
     /// Puts the calling process into the hierarchies that `libcontainer` leaves out, making the directories. What it
     /// starts from now on is there too.
     ///
@@ -228,11 +246,15 @@ pub(crate) fn join_cgroups_of(pid: i32) -> Result<()> {
 /// # Errors
 /// [`Error::File`] naming the directory that could not be made or joined.
 pub(crate) fn move_beside(cgroup: &Cgroup) -> Result<()> {
-    let beside = Path::new("/").join(&cgroup.parent).join(MONITORS);
+    enter(&Path::new("/").join(&cgroup.parent).join(MONITORS))
+}
+
+/// Moves the calling process in the hierarchies that have no controllers, or in the only one.
+fn enter(path: &Path) -> Result<()> {
     let hierarchies = hierarchies()?;
     let pure = hierarchies.iter().filter(|_| hierarchies.iter().all(Hierarchy::is_unified));
     for hierarchy in pure.chain(unmanaged(&hierarchies)) {
-        hierarchy.enter(&beside)?;
+        hierarchy.enter(path)?;
     }
     Ok(())
 }

@@ -27,6 +27,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A mount that is shared with the host could not be taken from there, or put in its place.
+    #[error("failed to share the mount at {} with the container", path.display())]
+    Mount {
+        /// The source on the host, or the destination in the container.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The helper process could not be started.
     #[error("failed to start the helper {}", program.display())]
     SpawnHelper {

@@ -1,10 +1,14 @@
 //! The last steps inside a container before its init is executed.
 
+use std::sync::Arc;
+
 use libcontainer::{
     oci_spec::runtime::Spec,
     workload::{Executor, ExecutorError, ExecutorValidationError, default::DefaultExecutor},
 };
 use nix::mount::{MsFlags, mount};
+
+use crate::shared_mount::SharedMount;
 
 /// Executes init after making good what `libcontainer` 0.7.0 leaves out of the mounts.
 ///
@@ -14,9 +18,12 @@ use nix::mount::{MsFlags, mount};
 ///   volumes with `Bidirectional` propagation fail otherwise). It is a peer group of its own: the monitor's mount
 ///   namespace is a slave of the host's.
 ///
-/// To be dropped with the first release that has both.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NodeExecutor;
+/// To be dropped with the first release that has both. Mounts that are shared with the host are put in place here as
+/// well: they were taken from it before the monitor left its mount namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeExecutor {
+    pub(crate) shared: Arc<Vec<SharedMount>>,
+}
 
 impl Executor for NodeExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
@@ -31,6 +38,9 @@ impl Executor for NodeExecutor {
                 };
                 set_propagation(&entry.destination().to_string_lossy(), flags | MsFlags::MS_REC)?;
             }
+        }
+        for mount in self.shared.iter() {
+            mount.attach().map_err(|error| ExecutorError::Other(error.to_string()))?;
         }
         DefaultExecutor {}.exec(spec)
     }

@@ -24,6 +24,7 @@ mod namespace;
 mod oci;
 mod process;
 mod rootfs;
+mod shared_mount;
 mod spec;
 mod teardown;
 mod terminal;

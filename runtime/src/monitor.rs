@@ -11,6 +11,7 @@ use std::{
     },
     path::Path,
     process::{Command, ExitCode, Stdio},
+    sync::Arc,
 };
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
@@ -27,6 +28,7 @@ use crate::{
     helper, hierarchy,
     launch::{Answer, Request},
     oci, process, rootfs,
+    shared_mount::SharedMount,
     watch::Watched,
 };
 
@@ -89,6 +91,7 @@ fn start(request: &Request) -> Result<(Process, OwnedFd)> {
     let netns = fs_err::File::open(&request.netns).map_err(Error::file("open the network namespace"))?;
     let netns = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&netns.as_fd()));
 
+    let shared = Arc::new(SharedMount::take(&spec.mounts)?);
     rootfs::enter_private_mount_namespace()?;
     let root = spec.directory.join("rootfs");
     rootfs::mount_overlay(&spec.root, &root)?;
@@ -108,7 +111,7 @@ fn start(request: &Request) -> Result<(Process, OwnedFd)> {
         let mut container = ContainerBuilder::new("state".to_owned(), SyscallType::default())
             .with_root_path(&spec.directory)?
             .with_console_socket(Some(spec.directory.join("console.sock")))
-            .with_executor(NodeExecutor)
+            .with_executor(NodeExecutor { shared: Arc::clone(&shared) })
             .as_init(&bundle)
             // cgroups by path and not through the host's systemd, which minimal hosts do not have.
             .with_systemd(false)

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use crate::{ContainerSpec, Error, Result, devices};
+use crate::{ContainerSpec, Error, Mount, Propagation, Result, devices};
 
 /// What `exec` and init search when the image sets no `PATH`.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -124,7 +124,9 @@ fn mounts(spec: &ContainerSpec, hybrid: bool) -> Result<Vec<OciMount>, oci_spec:
     }
     mounts.push(file_system("/run", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=755"])?);
     mounts.push(file_system("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"])?);
-    for mount in &spec.mounts {
+    // Those that are shared with the host are attached by the executor.
+    let not_shared = |mount: &&Mount| mount.propagation != Propagation::Bidirectional;
+    for mount in spec.mounts.iter().filter(not_shared) {
         let access = if mount.read_only { "ro" } else { "rw" };
         mounts.push(
             MountBuilder::default()
@@ -153,7 +155,7 @@ fn oci_capability(capability: Capability) -> Option<OciCapability> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cgroup, Mount, Propagation, RootFilesystem};
+    use crate::{Cgroup, RootFilesystem};
 
     fn spec() -> ContainerSpec {
         ContainerSpec {

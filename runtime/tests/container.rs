@@ -269,6 +269,67 @@ fn is_zombie(pid: i32) -> bool {
     fs_err::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
+/// What is mounted later, on either side, is seen by the other where the mount says so.
+#[expect(clippy::disallowed_methods, reason = "on a throw-away thread")]
+fn mounts_propagate_as_they_were_asked_to() {
+    use nix::mount::{MsFlags, mount};
+    let scenario = || {
+        // A stand-in for the host: what is mounted here stays in this namespace, and goes with it.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let change =
+            |path: &Path, flags| mount(None::<&str>, path, None::<&str>, flags, None::<&str>).unwrap();
+        let tmpfs = |path: &Path| {
+            fs_err::create_dir_all(path).unwrap();
+            mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        };
+        change(Path::new("/"), MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+        let mut container = Fixture::new("propagation", "exec sleep 100");
+        let host = container.directory.path().join("host");
+        tmpfs(&host);
+        change(&host, MsFlags::MS_SHARED);
+        for directory in ["none", "down", "both"] {
+            fs_err::create_dir(host.join(directory)).unwrap();
+        }
+        fs_err::write(host.join("file"), "of the host").unwrap();
+        let kinds = [Propagation::None, Propagation::HostToContainer, Propagation::Bidirectional];
+        for (directory, propagation) in ["none", "down", "both"].into_iter().zip(kinds) {
+            container.spec.mounts.push(Mount {
+                source: host.join(directory),
+                destination: Path::new("/mnt").join(directory),
+                read_only: false,
+                propagation,
+            });
+        }
+        container.spec.mounts.push(Mount {
+            source: host.join("file"),
+            destination: "/mnt/file".into(),
+            read_only: true,
+            propagation: Propagation::Bidirectional,
+        });
+        let container = container.launch();
+        assert_eq!(
+            container.shell("cat /mnt/file; echo x 2>/dev/null > /mnt/file || echo refused"),
+            "of the hostrefused"
+        );
+
+        for directory in ["none", "down", "both"] {
+            let later = host.join(directory).join("later");
+            tmpfs(&later);
+            fs_err::write(later.join("from-host"), "").unwrap();
+        }
+        assert_eq!(
+            container.shell("cd /mnt; echo */later/from-host"),
+            "both/later/from-host down/later/from-host"
+        );
+
+        container.shell("for d in none down both; do mkdir /mnt/$d/inner; mount -t tmpfs t /mnt/$d/inner; : > /mnt/$d/inner/f; done");
+        let seen: Vec<_> =
+            ["none", "down", "both"].into_iter().filter(|d| host.join(d).join("inner/f").exists()).collect();
+        assert_eq!(seen, ["both"]);
+    };
+    std::thread::spawn(scenario).join().unwrap();
+}
+
 fn a_missing_init_is_told_with_its_name() {
     let mut container = Fixture::new("broken", "true");
     container.spec.args = vec!["/sbin/no-such-init".to_owned()];
@@ -285,7 +346,7 @@ fn main() -> ExitCode {
         println!("skipped: containers need root");
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("init_is_pid_one_of_its_own_world", init_is_pid_one_of_its_own_world),
         ("exec_gives_back_code_output_input_and_user", exec_gives_back_code_output_input_and_user),
         ("a_tty_is_a_terminal_inside", a_tty_is_a_terminal_inside),
@@ -294,6 +355,7 @@ fn main() -> ExitCode {
         ("the_monitor_is_small_and_outside", the_monitor_is_small_and_outside),
         ("removal_is_total_and_can_be_repeated", removal_is_total_and_can_be_repeated),
         ("frozen_processes_are_removed_too", frozen_processes_are_removed_too),
+        ("mounts_propagate_as_they_were_asked_to", mounts_propagate_as_they_were_asked_to),
         ("a_missing_init_is_told_with_its_name", a_missing_init_is_told_with_its_name),
     ];
     // Names on the command line select, as with the usual harness; its own flags are accepted and ignored.
