@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use cluster::{
     Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand, Export,
-    ExportCommand, ExportKubeconfig, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes,
+    ExportCommand, ExportKubeconfig, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes, PodNetwork,
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Doctor};
@@ -161,6 +161,33 @@ pub(crate) enum Format {
     Text,
     /// For programs; the fields are described in `json.rs` and only ever added to.
     Json,
+}
+
+/// What a listing of nodes looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NodeFormat {
+    /// The names, a line each.
+    #[default]
+    Text,
+    /// A table with roles, states, addresses and images.
+    Wide,
+    /// For programs, as [`Format::Json`].
+    Json,
+}
+
+/// The `-o` flag of listings of nodes.
+#[derive(Debug, Args)]
+pub(crate) struct NodeOutput {
+    /// How to print the result
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        id = "node-format"
+    )]
+    pub(crate) format: NodeFormat,
 }
 
 /// The `-o` flag of listings.
@@ -313,7 +340,7 @@ mod tests {
         for line in ["kiln get nodes -o json", "kiln get nodes --output=json"] {
             match command(line) {
                 Command::Get(Get { command: Some(GetCommand::Nodes(nodes)) }) => {
-                    assert_eq!(nodes.output.format, Format::Json, "{line}");
+                    assert_eq!(nodes.output.format, NodeFormat::Json, "{line}");
                 }
                 other => panic!("{other:?}"),
             }

@@ -39,6 +39,21 @@ pub(crate) struct Node {
     pub(crate) image: String,
     /// How the node's init ended, when it has.
     pub(crate) exit: Option<Exit>,
+    /// The ports of the host that lead to it.
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A port of the host that leads to a node.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Port {
+    /// `tcp`, `udp` or `sctp`.
+    pub(crate) protocol: String,
+    /// The host's address; `0.0.0.0` or `::` for all of them.
+    pub(crate) listen: String,
+    /// The host's port.
+    pub(crate) host_port: u16,
+    /// The node's port.
+    pub(crate) container_port: u16,
 }
 
 /// How a node ended.
@@ -110,10 +125,18 @@ mod tests {
             ipv6: None,
             image: String::from("kiln/node:v1.34.4"),
             exit: None,
+            ports: vec![Port {
+                protocol: String::from("tcp"),
+                listen: String::from("127.0.0.1"),
+                host_port: 8080,
+                container_port: 80,
+            }],
         };
         let expected = "[\n  {\n    \"name\": \"kind-worker\",\n    \"cluster\": \"kind\",\n    \"role\": \"worker\",\n    \
             \"state\": \"running\",\n    \"pid\": 7,\n    \"ipv4\": \"172.30.0.3\",\n    \"ipv6\": null,\n    \
-            \"image\": \"kiln/node:v1.34.4\",\n    \"exit\": null\n  }\n]\n";
+            \"image\": \"kiln/node:v1.34.4\",\n    \"exit\": null,\n    \"ports\": [\n      {\n        \
+            \"protocol\": \"tcp\",\n        \"listen\": \"127.0.0.1\",\n        \"host_port\": 8080,\n        \
+            \"container_port\": 80\n      }\n    ]\n  }\n]\n";
         assert_eq!(render(&[node]).expect("plain data"), expected);
     }
 

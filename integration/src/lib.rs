@@ -15,6 +15,7 @@ pub mod api;
 pub mod cluster;
 pub mod disk;
 pub mod fixture;
+pub mod host;
 pub mod kiln;
 pub mod oracle;
 pub mod outside;

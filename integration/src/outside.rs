@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::host::run;
+
 /// The host's end of the veth pair.
 const LINK: &str = "kiln-it-outside";
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -143,10 +145,4 @@ fn skip_request(stream: &mut TcpStream) {
 
 fn ip(args: &[&str]) {
     run("ip", args);
-}
-
-fn run(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status();
-    let status = status.unwrap_or_else(|error| panic!("{program} did not start: {error}"));
-    assert!(status.success(), "{program} {} failed: {status}", args.join(" "));
 }

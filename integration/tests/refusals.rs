@@ -1,17 +1,58 @@
 //! Bad input: one clear error each that names the object, and nothing left behind.
 
-use std::{
-    net::TcpListener,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::TcpListener, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
-use kiln_integration::{Finished, Fixture, Running, Steps, kiln::LONG};
+use kiln_integration::{
+    Finished, Fixture, Running, Steps,
+    host::{Mounted, run, text},
+    kiln::LONG,
+};
 
 /// The user and group `nobody` and `nogroup` of Debian.
 const NOBODY: &str = "65534";
+
+/// What is wrong, in which file, and what the error says of it.
+const CONFIGURATIONS: [(&str, &str, &str, &[&str]); 8] = [
+    ("no control plane", "workers.yaml", "nodes: [{role: worker}]\n", &["control-plane"]),
+    (
+        "a mode of kube-proxy that the kernel lacks",
+        "ipvs.yaml",
+        "networking: {kubeProxyMode: ipvs}\n",
+        &["kubeProxyMode ipvs", "ip_vs"],
+    ),
+    (
+        "one port of the host for two nodes",
+        "ports.yaml",
+        "nodes:\n- role: control-plane\n  extraPortMappings: [{containerPort: 80, hostPort: 8099}]\n- role: worker\n  \
+         extraPortMappings: [{containerPort: 81, hostPort: 8099}]\n",
+        &["it-config-worker", "it-config-control-plane", "8099"],
+    ),
+    (
+        "a mount without a source",
+        "mount.yaml",
+        "nodes:\n- role: control-plane\n  extraMounts: [{hostPath: /no/such/path, containerPath: /mnt}]\n",
+        &["/no/such/path"],
+    ),
+    (
+        "pods without room",
+        "small.yaml",
+        "nodes: [{role: control-plane}, {role: worker}]\nnetworking: {podSubnet: 10.244.0.0/24}\n",
+        &["podSubnet", "10.244.0.0/24"],
+    ),
+    ("pods of another family", "family.yaml", "networking: {podSubnet: \"fd00:9::/56\"}\n", &["IPv4"]),
+    (
+        "pods in the host's network",
+        "overlap.yaml",
+        "networking: {podSubnet: 127.0.0.0/16}\n",
+        &["podSubnet 127.0.0.0/16 overlaps"],
+    ),
+    (
+        "pods among the Services",
+        "services.yaml",
+        "networking: {podSubnet: 10.96.0.0/12}\n",
+        &["podSubnet 10.96.0.0/12 overlaps serviceSubnet 10.96.0.0/16"],
+    ),
+];
 
 #[test]
 fn bad_input_is_refused_and_leaves_nothing() {
@@ -44,6 +85,26 @@ fn bad_input_is_refused_and_leaves_nothing() {
         fixture.create("it-config", &["--config", &config]).refused(&["nods"]);
     });
     refused("a port that is taken", &|| port_is_taken(&fixture));
+    for (name, file, config, words) in CONFIGURATIONS {
+        refused(name, &|| {
+            let head = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n";
+            let config = write(&fixture, file, &format!("{head}{config}"));
+            fixture.create("it-config", &["--config", &config]).refused(words);
+        });
+    }
+    refused("a mount that is not shared", &|| not_shared(&fixture));
+    refused("a bridge of that name that is not ours", &|| foreign_bridge(&fixture));
+    refused("a pool without a free network", &|| {
+        let full = fixture.kiln().with_env("KILN_SUBNET_POOL", "127.0.0.0/16");
+        full.start(&["create", "cluster", "--name", "it-pool"])
+            .wait(LONG)
+            .refused(&["127.0.0.0/16", "127.0.0.0/8"]);
+        let none = fixture.kiln().with_env("KILN_SUBNET_POOL", "many");
+        none.start(&["create", "cluster", "--name", "it-pool"])
+            .wait(LONG)
+            .refused(&["KILN_SUBNET_POOL", "many"]);
+    });
+    refused("IPv6 on a host that has it off", &|| ipv6_is_off(&fixture));
     refused("a user who is not root", &|| not_root(&fixture).refused(&["root"]));
     refused("a disk that is full", &|| full_disk(&fixture).refused(&["space"]));
     refused("an unknown cluster", &|| {
@@ -72,6 +133,51 @@ fn port_is_taken(fixture: &Fixture) {
         format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  apiServerPort: {port}\n");
     let config = write(fixture, "port.yaml", &config);
     fixture.create("it-port", &["--config", &config]).refused(&["port", &port.to_string()]);
+}
+
+fn not_shared(fixture: &Fixture) {
+    let private =
+        Mounted::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &fixture.directory().join("private"));
+    run("mount", &["--make-private", text(private.path())]);
+    for propagation in ["Bidirectional", "HostToContainer"] {
+        let path = private.path().display();
+        let config = format!(
+            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n- role: control-plane\n  \
+             extraMounts: [{{hostPath: \"{path}\", containerPath: /mnt, propagation: {propagation}}}]\n"
+        );
+        let config = write(fixture, "private.yaml", &config);
+        fixture.create("it-private", &["--config", &config]).refused(&[
+            &path.to_string(),
+            propagation,
+            "shared",
+        ]);
+    }
+}
+
+/// It keeps what it has, and stays.
+fn foreign_bridge(fixture: &Fixture) {
+    const BRIDGE: &str = "kiln-it-foreign";
+    run("ip", &["link", "add", "name", BRIDGE, "type", "bridge"]);
+    let finished = fixture.create("it-foreign", &[]);
+    let _ = fixture.delete("it-foreign");
+    let still = Command::new("ip").args(["link", "show", BRIDGE]).output().expect("ip runs");
+    run("ip", &["link", "delete", BRIDGE]);
+    assert!(still.status.success(), "it was removed");
+    assert!(!String::from_utf8_lossy(&still.stdout).contains("master"), "something was made its port");
+    finished.refused(&[BRIDGE]);
+}
+
+/// In a network namespace of its own, which is all the host that this knows of.
+fn ipv6_is_off(fixture: &Fixture) {
+    let config = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {ipFamily: dual}\n";
+    let config = write(fixture, "dual.yaml", config);
+    let binary = text(fixture.kiln().binary());
+    let script = format!(
+        "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && \
+         exec {binary} create cluster --name it-dual --config {config}"
+    );
+    let finished = fixture.kiln().run_other("unshare", &["--net", "sh", "-c", &script], LONG);
+    finished.refused(&["ipFamily dual", "IPv6"]);
 }
 
 fn not_root(fixture: &Fixture) -> Finished {
@@ -104,29 +210,8 @@ fn full_disk(fixture: &Fixture) -> Finished {
     finished
 }
 
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(args: &[&str], target: &Path) -> Self {
-        fs_err::create_dir(target).expect("a directory");
-        let status = Command::new("mount").args(args).arg(target).status().expect("mount runs");
-        assert!(status.success(), "mount {args:?} {}", target.display());
-        Self(target.to_owned())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 fn write(fixture: &Fixture, name: &str, content: &str) -> String {
     let file = fixture.directory().join(name);
     fs_err::write(&file, content).expect("the directory is ours");
     text(&file).to_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path of ours is text")
 }

@@ -40,6 +40,15 @@ impl Endpoint {
         name::node_link(node)
     }
 
+    /// Whether this is one of the node's addresses.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipv4 == Some(address),
+            IpAddr::V6(address) => self.ipv6 == Some(address),
+        }
+    }
+
     /// The node's addresses with their subnets' prefix lengths and gateways; an error for one outside of them.
     fn addresses(&self, network: &Network) -> Result<Vec<(IpAddr, u8, IpAddr)>> {
         let mut addresses = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsRawFd,
 };
 
@@ -62,6 +62,15 @@ pub struct PortMapping {
     pub target: IpAddr,
     /// The node's port, not 0.
     pub target_port: u16,
+}
+
+impl PortMapping {
+    /// Whether the kernel can translate it: within one address family, and not from `[::1]`, whose packets cannot
+    /// leave the host. The others take a proxy.
+    #[must_use]
+    pub fn is_translatable(&self) -> bool {
+        self.listen.is_ipv4() == self.target.is_ipv4() && self.listen != IpAddr::V6(Ipv6Addr::LOCALHOST)
+    }
 }
 
 impl fmt::Display for PortMapping {
@@ -153,6 +162,21 @@ mod tests {
     fn an_address_of_another_host_has_no_ports() {
         let elsewhere = "192.0.2.1".parse().unwrap();
         assert!(matches!(free_port(elsewhere, Protocol::Tcp), Err(Error::FreePort { .. })));
+    }
+
+    #[test]
+    fn some_mappings_take_a_proxy() {
+        for (listen, target, translatable) in [
+            ("127.0.0.1", "172.30.0.2", true),
+            ("::", "fd00::2", true),
+            ("::1", "fd00::2", false),
+            ("::", "172.30.0.2", false),
+        ] {
+            let (listen, target) = (listen.parse().unwrap(), target.parse().unwrap());
+            let mapping =
+                PortMapping { protocol: Protocol::Tcp, listen, host_port: 80, target, target_port: 80 };
+            assert_eq!(mapping.is_translatable(), translatable, "{mapping}");
+        }
     }
 
     #[test]

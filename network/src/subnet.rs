@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
@@ -54,11 +54,15 @@ pub fn choose_subnet(pool: Ipv4Net, prefix: u8, taken: &[IpNet]) -> Option<Ipv4N
     pool.subnets(prefix).ok()?.find(|candidate| !taken.iter().any(|net| overlap(*candidate, *net)))
 }
 
-fn overlap(a: Ipv4Net, b: IpNet) -> bool {
-    match b {
-        IpNet::V4(b) => a.contains(&b) || b.contains(&a),
-        IpNet::V6(_) => false,
-    }
+/// As [`choose_subnet`], for IPv6.
+#[must_use]
+pub fn choose_subnet_v6(pool: Ipv6Net, prefix: u8, taken: &[IpNet]) -> Option<Ipv6Net> {
+    pool.subnets(prefix).ok()?.find(|candidate| !taken.iter().any(|net| overlap(*candidate, *net)))
+}
+
+fn overlap(a: impl Into<IpNet>, b: IpNet) -> bool {
+    let a = a.into();
+    a.contains(&b) || b.contains(&a)
 }
 
 /// All routes of both families and all tables.
@@ -127,6 +131,17 @@ mod tests {
         let taken = ["172.30.0.0/24", "172.30.1.128/25", "172.30.2.7/32", "fd00::/8"];
         assert_eq!(choose("172.30.0.0/16", 24, &taken).as_deref(), Some("172.30.3.0/24"));
         assert_eq!(choose("172.30.0.0/16", 24, &["172.16.0.0/12"]), None);
+    }
+
+    #[test]
+    fn ipv6_is_chosen_alike() {
+        let choose = |taken: &[&str]| {
+            choose_subnet_v6("fd00:6b69:6c6e::/48".parse().unwrap(), 64, &nets(taken))
+                .map(|net| net.to_string())
+        };
+        assert_eq!(choose(&["172.30.0.0/24"]).as_deref(), Some("fd00:6b69:6c6e::/64"));
+        assert_eq!(choose(&["fd00:6b69:6c6e::/63"]).as_deref(), Some("fd00:6b69:6c6e:2::/64"));
+        assert_eq!(choose(&["fd00::/16"]), None);
     }
 
     #[test]

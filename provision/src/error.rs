@@ -341,6 +341,23 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A service (the balancer, the proxy) lacks something.
+    #[error("failed to {what}")]
+    Service {
+        /// What was attempted, as it follows "failed to".
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The process that serves ports which the kernel cannot translate does not do so.
+    #[error("failed to publish {ports}: {reason}")]
+    ProxyStart {
+        /// The ports.
+        ports: String,
+        /// What the process says, or what became of it.
+        reason: String,
+    },
 
     // === state ===
     /// A name cannot name a cluster or node.
@@ -421,17 +438,29 @@ pub enum Error {
         /// Its name.
         image: String,
     },
-    /// `KILN_SUBNET_POOL` is not an IPv4 network.
-    #[error("KILN_SUBNET_POOL is {pool:?}, which is not an IPv4 network such as 172.30.0.0/16")]
+    /// `KILN_SUBNET_POOL` or `KILN_SUBNET_POOL6` is not a network of its family.
+    #[error("{variable} is {pool:?}, which is not an {} network such as {}", pool_of(variable).0, pool_of(variable).1)]
     SubnetPool {
+        /// The variable.
+        variable: &'static str,
         /// What it is.
         pool: String,
     },
     /// Every network of the pool overlaps a route of the host's or another cluster.
-    #[error("no free /24 is left in {pool}")]
+    #[error("no network for the cluster is left in {pool}: {} of its subnets are in use{}", taken.len(), first_of(taken))]
     PoolExhausted {
         /// The pool.
-        pool: ipnet::Ipv4Net,
+        pool: ipnet::IpNet,
+        /// What overlaps it: routes and addresses of the host, networks of clusters.
+        taken: Vec<ipnet::IpNet>,
+    },
+    /// A port cannot be published in this way.
+    #[error(
+        "{mapping} cannot be published: SCTP is translated by the kernel only, within one address family and not from [::1]"
+    )]
+    Unpublishable {
+        /// The mapping.
+        mapping: String,
     },
     /// The cluster's network has no address left.
     #[error("the cluster's network has no address for node number {}", nodes + 1)]
@@ -458,6 +487,58 @@ pub enum Error {
     MountSource {
         /// The path.
         path: PathBuf,
+    },
+    /// The source of an extra mount cannot give or receive later mounts.
+    #[error("the host path {} of an extraMount with propagation {propagation} is on a mount that is not {wanted}", path.display())]
+    MountSharing {
+        /// The path.
+        path: PathBuf,
+        /// What the configuration asks for.
+        propagation: &'static str,
+        /// What the mount would have to be.
+        wanted: &'static str,
+    },
+    /// The host has no IPv6.
+    #[error("ipFamily {family} needs IPv6, which is off on this host")]
+    NoIpv6 {
+        /// The family that was asked for.
+        family: &'static str,
+    },
+    /// The kernel has not what a mode of kube-proxy is made of.
+    #[error("kubeProxyMode {mode} needs {missing}, which this kernel does not have")]
+    KubeProxyMode {
+        /// The mode.
+        mode: &'static str,
+        /// The kernel's feature.
+        missing: &'static str,
+    },
+    /// A subnet of the configuration overlaps something that is there.
+    #[error("{what} {subnet} overlaps {with}")]
+    SubnetClash {
+        /// Whose subnet it is: `podSubnet` or `serviceSubnet`.
+        what: &'static str,
+        /// The subnet.
+        subnet: ipnet::IpNet,
+        /// What it overlaps.
+        with: String,
+    },
+    /// A subnet of the configuration has no room.
+    #[error("{what} {subnet} is too small: {reason}")]
+    SubnetSize {
+        /// Whose subnet it is: `podSubnet` or `serviceSubnet`.
+        what: &'static str,
+        /// The subnet.
+        subnet: ipnet::IpNet,
+        /// What needs the room.
+        reason: String,
+    },
+    /// The load balancer does not accept connections.
+    #[error("the load balancer {node} does not answer{}", indented(console))]
+    Balancer {
+        /// Its node.
+        node: String,
+        /// The end of its console.
+        console: String,
     },
     /// A file inside a node could not be read or written.
     #[error("failed to {what} {path} in node {node}")]
@@ -529,6 +610,11 @@ impl Error {
         move |source| Self::File { what, source }
     }
 
+    /// For something a service lacks; `what` follows "failed to".
+    pub(crate) fn service(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Service { what, source }
+    }
+
     /// For a refused request to a cluster's API; `what` follows "failed to".
     pub(crate) fn api(what: String) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Api { what, source: Box::new(source) }
@@ -568,6 +654,18 @@ fn list(errors: &[Error]) -> String {
         text
     };
     errors.iter().map(line).collect()
+}
+
+/// The family of a pool's variable, and an example.
+fn pool_of(variable: &str) -> (&'static str, &'static str) {
+    if variable.ends_with('6') { ("IPv6", "fd00:6b69:6c6e::/48") } else { ("IPv4", "172.30.0.0/16") }
+}
+
+/// The first few of many.
+fn first_of(nets: &[ipnet::IpNet]) -> String {
+    let shown: Vec<String> = nets.iter().take(3).map(ToString::to_string).collect();
+    let more = if nets.len() > shown.len() { ", …" } else { "" };
+    if shown.is_empty() { String::new() } else { format!(" ({}{more})", shown.join(", ")) }
 }
 
 /// Program output as the end of a message, on lines of its own.

@@ -29,6 +29,20 @@ impl Error {
             Self::PortTaken { .. } => {
                 Some("choose another port, or leave it out to have a free one chosen".to_owned())
             }
+            Self::MountSharing { wanted, .. } => {
+                let verb = if *wanted == "shared" { "mount --make-rshared" } else { "mount --make-rshared or --make-rslave" };
+                Some(format!("make it so on the host before creating the cluster: {verb} MOUNTPOINT"))
+            }
+            Self::NoIpv6 { .. } => Some(
+                "turn it on (sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0), or use ipFamily ipv4"
+                    .to_owned(),
+            ),
+            Self::KubeProxyMode { .. } => {
+                Some("choose another kubeProxyMode (iptables, nftables), or load the kernel's module".to_owned())
+            }
+            Self::SubnetClash { what, .. } | Self::SubnetSize { what, .. } => {
+                Some(format!("choose another networking.{what}"))
+            }
             Self::NodeEnded { .. } | Self::NodeBoot { .. } => {
                 Some("try again with --retain and read the node's console.log in the state root".to_owned())
             }

@@ -5,6 +5,7 @@
 //! its own, and what it does is told nowhere else.
 
 mod agent;
+mod balancer;
 pub mod build;
 pub mod cluster;
 mod cni;
@@ -20,10 +21,12 @@ pub mod kubeconfig;
 pub mod patch;
 mod paths;
 mod progress;
+mod proxy;
 mod service;
 pub mod state;
 
 pub use error::{Error, KubeadmFailure, Result};
+pub use kiln_network::PortMapping;
 pub use paths::Paths;
 pub use progress::{Outcome, Reporter, Silent};
 pub use service::run_service;

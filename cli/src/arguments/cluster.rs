@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ClusterName, KubeconfigPath, Output, boolean, given_path};
+use super::{ClusterName, KubeconfigPath, NodeOutput, Output, boolean, given_path};
 use crate::duration;
 
 /// `create`
@@ -41,8 +41,20 @@ pub(crate) struct CreateCluster {
     /// How long to wait for the nodes to become Ready, such as 30s or 5m
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     pub(crate) wait: Duration,
+    /// Who makes the pod network: Kiln itself, or the manifest that the node image brings
+    #[arg(long, value_enum, value_name = "WHO", default_value = "kiln")]
+    pub(crate) pod_network: PodNetwork,
     #[command(flatten)]
     pub(crate) kubeconfig: KubeconfigPath,
+}
+
+/// Who makes the pod network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PodNetwork {
+    /// Kiln, before the first kubelet starts.
+    Kiln,
+    /// The image's /kind/manifests/default-cni.yaml, as with kind.
+    Image,
 }
 
 impl CreateCluster {
@@ -136,7 +148,7 @@ pub(crate) struct GetNodes {
         hide_default_value = true)]
     pub(crate) all_clusters: bool,
     #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) output: NodeOutput,
 }
 
 /// `get kubeconfig`

@@ -6,7 +6,7 @@ use kiln_provision::cluster::{self, Cancel, CreateOptions};
 
 use super::{Session, block_on, config};
 use crate::{
-    arguments::CreateCluster,
+    arguments::{CreateCluster, PodNetwork},
     failure::{Failure, require_root},
     progress::Progress,
     signal,
@@ -35,6 +35,10 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
         wait: arguments.wait,
         kubeconfig: arguments.kubeconfig.path().map(Path::to_path_buf),
         retain: arguments.retain,
+        pod_network: match arguments.pod_network {
+            PodNetwork::Kiln => cluster::PodNetwork::Launcher,
+            PodNetwork::Image => cluster::PodNetwork::Image,
+        },
     };
     let created = block_on(async {
         let cancel = Cancel::new();

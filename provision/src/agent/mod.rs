@@ -20,14 +20,12 @@ use kube::{
     api::Api,
     runtime::{WatchStreamExt, watcher},
 };
-use tokio::{
-    net::TcpStream,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpStream;
 
 use self::{keeper::Keeper, nodes::Nodes, settings::Settings};
 use crate::{
     Error, Result,
+    cluster::Cancel,
     service::{explain, log},
 };
 
@@ -37,17 +35,14 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long after a failure everything is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps the network of this node until SIGTERM.
+/// Keeps the network of this node until cancelled.
 ///
 /// # Errors
 /// [`Error::Variable`], [`Error::PodAccess`]. What fails later is logged and tried again.
-pub(crate) async fn serve() -> Result<()> {
-    // First of all: the first process of a container is not ended by a signal that it does not wait for.
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(Error::file("install a handler for SIGTERM"))?;
+pub(crate) async fn serve(cancel: Cancel) -> Result<()> {
     tokio::select! {
         result = keep() => result,
-        _ = terminate.recv() => Ok(()),
+        () = cancel.triggered() => Ok(()),
     }
 }
 

@@ -93,7 +93,7 @@ fn tail(path: &Path) -> String {
     last_lines(&text, TAIL)
 }
 
-fn last_lines(text: &str, count: usize) -> String {
+pub(super) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

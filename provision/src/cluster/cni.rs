@@ -6,10 +6,15 @@
 
 use serde_json::{Value, json};
 
-use crate::{Error, Result, config::JsonPatch, patch};
+use super::{inside, node::StartedNode};
+use crate::{
+    Error, Result,
+    config::{self, JsonPatch},
+    patch,
+};
 
 /// Where kind's contract puts the manifest, which is also what errors call it.
-pub(super) const CNI_MANIFEST: &str = "/kind/manifests/default-cni.yaml";
+const CNI_MANIFEST: &str = "/kind/manifests/default-cni.yaml";
 
 /// What a manifest says to get the subnet of the pods.
 const TEMPLATE: &str = "would you kindly template this file";
@@ -17,12 +22,37 @@ const TEMPLATE: &str = "would you kindly template this file";
 /// What a manifest says to get the address of the API.
 const PATCH: &str = "would you kindly patch this file";
 
+/// What the manifest of an image whose agent is Kiln's own names as its image.
+const AGENT: &str = "docker.io/kiln/agent:";
+
+/// Installs the pod network that the image of the cluster's first node brings.
+///
+/// # Errors
+/// [`Error::NodeFile`] when it brings none, or what [`manifest`] and the API say.
+pub(super) async fn install(
+    node: &StartedNode,
+    client: &kube::Client,
+    cluster: &str,
+    config: &config::Cluster,
+) -> Result<()> {
+    let text = inside::read(&node.process, &node.plan.name, CNI_MANIFEST)?;
+    let named = config::Cluster { name: cluster.to_owned(), ..config.clone() };
+    let endpoint = config::control_plane_endpoint(&named);
+    let filled = manifest(&text, config.networking.pod_subnet.as_str(), &endpoint)?;
+    super::manifest::apply(client, CNI_MANIFEST, &filled).await
+}
+
+/// Whether what the image brings keeps the network as the launcher has made it.
+pub(super) fn is_agent(node: &StartedNode) -> bool {
+    inside::read(&node.process, &node.plan.name, CNI_MANIFEST).is_ok_and(|text| text.contains(AGENT))
+}
+
 /// Fills in what a manifest asks for: the cluster's pod subnets, with a comma between two, and the host and port of the
 /// API that work before kube-proxy does.
 ///
 /// # Errors
 /// [`Error::Manifest`] for a template that wants anything else, what is not YAML, and a DaemonSet without an environment.
-pub(super) fn manifest(text: &str, pod_subnet: &str, control_plane_endpoint: &str) -> Result<String> {
+fn manifest(text: &str, pod_subnet: &str, control_plane_endpoint: &str) -> Result<String> {
     let filled = if text.contains(TEMPLATE) { fill(text, pod_subnet)? } else { text.to_owned() };
     if filled.contains(PATCH) { add_endpoint(&filled, control_plane_endpoint) } else { Ok(filled) }
 }

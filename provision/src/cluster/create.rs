@@ -1,19 +1,22 @@
 //! Making a cluster.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use kiln_network::Endpoint;
 
 use super::{
     Cancel, api,
     blocking::Steps,
     bootstrap::{self, KUBEADM_CONF},
-    delete, inside, manifest,
-    network::connect_pods,
+    cni, controllers, delete, demands, inside, join, load_balancer, manifest,
     node::{self, ADMIN_CONF, StartedNode, Surroundings},
     plan::{API_PORT, NodePlan},
-    reserve::{ensure_images, image_names, reserve},
+    publication,
+    reserve::{Reserved, ensure_images, image_names, reserve},
 };
 use crate::{
     Error, Outcome, Paths, Reporter, Result, config, doctor,
@@ -37,6 +40,19 @@ pub struct CreateOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Whether to keep what there is when making the cluster fails.
     pub retain: bool,
+    /// Who makes the pod network.
+    pub pod_network: PodNetwork,
+}
+
+/// Who makes the pod network of a cluster whose configuration does not leave it to the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// Kiln, before kubelet asks for it. Between several nodes an agent keeps the routes from then on, where the image
+    /// brings one.
+    #[default]
+    Launcher,
+    /// What the image's own manifest installs, such as kindnet.
+    Image,
 }
 
 /// A cluster that was made.
@@ -96,8 +112,8 @@ async fn create_locked(
         reporter.message(0, &text);
     }
     config::preflight(&options.config, "the configuration")?;
-    refuse_unsupported(&options.config)?;
     doctor::preflight(paths)?;
+    demands::check(&options.config).await?;
 
     reporter.message(0, &format!("Creating cluster {name:?} ..."));
     let steps = Steps::default();
@@ -131,29 +147,12 @@ async fn create_locked(
     }
 }
 
-/// What the configuration may ask for and this version does not do. Refused before anything is made.
-fn refuse_unsupported(config: &config::Cluster) -> Result<()> {
-    let refuse = |feature: &str| Err(Error::NotSupported { feature: feature.to_owned() });
-    if config.control_planes() > 1 {
-        return refuse("more than one control plane");
-    }
-    if config.networking.ip_family != config::IpFamily::Ipv4 {
-        return refuse("an ipFamily other than ipv4");
-    }
-    let bidirectional = |mount: &config::Mount| mount.propagation == config::MountPropagation::Bidirectional;
-    if config.nodes.iter().any(|node| node.extra_mounts.iter().any(bidirectional)) {
-        return refuse("extraMounts with propagation Bidirectional");
-    }
-    for mount in config.nodes.iter().flat_map(|node| &node.extra_mounts) {
-        if !mount.host_path.exists() {
-            return Err(Error::MountSource { path: mount.host_path.clone() });
-        }
-    }
-    Ok(())
-}
-
 /// Shows a phase while it runs.
-async fn phase<T>(reporter: &dyn Reporter, title: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn phase<T>(
+    reporter: &dyn Reporter,
+    title: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     reporter.phase_started(title);
     let started = Instant::now();
     let result = work.await;
@@ -176,15 +175,22 @@ async fn make(
     let images = phase(reporter, &title, ensure_images(&store, &wanted, steps)).await?;
 
     // What is about to be made is written down first: a run killed from here on leaves a cluster that can be deleted.
-    let (record, plans) = reserve(paths, name, config, &images, reporter).await?;
+    let reserved = reserve(paths, name, config, &images, reporter).await?;
+    let endpoints = reserved.nodes.iter().map(|plan| &plan.endpoint);
+    let all = endpoints.chain(reserved.balancer.as_ref().map(|balancer| &balancer.endpoint));
     let around = Surroundings {
         cluster: name.to_owned(),
-        network: record.network.clone(),
-        hosts: node::hosts_file(&plans),
+        network: reserved.record.network.clone(),
+        hosts: node::hosts_file(config.networking.ip_family, all),
         networking: config.networking.clone(),
+        pod_network: !config.networking.disable_default_cni && options.pod_network == PodNetwork::Launcher,
     };
-    let title = format!("Preparing nodes {}", "📦 ".repeat(plans.len()));
-    let nodes = phase(reporter, &title, prepare(paths, &record, plans, &around, config, steps)).await?;
+    let record = reserved.record.clone();
+    let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));
+    let (nodes, balancer) = phase(reporter, &title, prepare(paths, reserved, &around, config, steps)).await?;
+    if let Some(balancer) = balancer {
+        phase(reporter, "Configuring the external load balancer ⚖️", balancer).await?;
+    }
     if std::env::var(STOP_AFTER).as_deref() == Ok("nodes") {
         for node in &nodes {
             node.notice.booted(&node.plan.name, &node.process).await?;
@@ -194,12 +200,12 @@ async fn make(
 
     phase(reporter, "Writing configuration 📜", configure(&nodes, reporter)).await?;
 
-    let Some(first) = nodes.iter().find(|node| node.plan.role == NodeRole::ControlPlane) else {
+    let Some(first) = nodes.iter().find(|node| node.plan.first) else {
         return Err(Error::NotSupported { feature: "a cluster without a control plane".to_owned() });
     };
-    let log = |node: &StartedNode| bootstrap::log_path(&paths.node(name, &node.plan.name));
     let (admin_conf, client) = phase(reporter, "Starting control-plane 🕹️", async {
-        bootstrap::init(&first.plan.name, &first.process, &log(first), reporter).await?;
+        let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
+        bootstrap::init(&first.plan.name, &first.process, &log, reporter).await?;
         let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
         let client = api::connect(&admin_conf, &node_url(first)).await?;
         if nodes.len() == 1 {
@@ -210,29 +216,29 @@ async fn make(
     .await?;
 
     if !config.networking.disable_default_cni {
-        // Its configuration has been there since before kubelet started; that of workers follows when they join.
-        phase(reporter, "Installing CNI 🔌", async { Ok(()) }).await?;
+        // The launcher's configuration has been there since before kubelet started; that of other nodes follows when
+        // they join.
+        let install = async {
+            if around.pod_network { Ok(()) } else { cni::install(first, &client, name, config).await }
+        };
+        phase(reporter, "Installing CNI 🔌", install).await?;
     }
-    let workers: Vec<&StartedNode> = nodes.iter().filter(|node| node.plan.role == NodeRole::Worker).collect();
-    let caught_up = controllers_caught_up(&client, &nodes, &around, reporter);
+    let caught_up = controllers::caught_up(&client, &nodes, &around);
     let storage = install_storage(first, &client);
-    if workers.is_empty() {
+    if nodes.len() == 1 {
         phase(reporter, "Installing StorageClass 💾", async {
             storage.await?;
             reporter.step("waiting for the default service account");
-            caught_up.await
+            controllers::bounded(caught_up, reporter).await
         })
         .await?;
     } else {
         phase(reporter, "Installing StorageClass 💾", storage).await?;
-        let joins = workers.iter().map(|node| {
-            let log = log(node);
-            async move { bootstrap::join(&node.plan.name, &node.process, &log, reporter).await }
-        });
-        // Nodes get their pod ranges while others still join.
-        let joined = futures_util::future::try_join_all(joins);
-        phase(reporter, "Joining worker nodes 🚜", async { tokio::try_join!(joined, caught_up).map(drop) })
-            .await?;
+        join::join_all(paths, name, &nodes, caught_up, reporter).await?;
+        if around.pod_network && cni::is_agent(first) {
+            reporter.step("installing the network agent");
+            cni::install(first, &client, name, config).await?;
+        }
     }
     wait_ready(&client, &nodes, options.wait, reporter).await?;
 
@@ -247,29 +253,34 @@ async fn make(
     Ok(Created { name: name.to_owned(), context: kubeconfig::key(name), kubeconfig: written })
 }
 
-/// Makes the nodes side by side, and the ports that lead to them.
-async fn prepare(
-    paths: &Paths,
-    record: &ClusterRecord,
-    plans: Vec<NodePlan>,
-    around: &Surroundings,
+/// Makes the nodes side by side, and the ports that lead to them. The load balancer, where there is one, starts at the same
+/// time and is waited for by what is returned.
+async fn prepare<'a>(
+    paths: &'a Paths,
+    reserved: Reserved,
+    around: &'a Surroundings,
     config: &config::Cluster,
-    steps: &Steps,
-) -> Result<Vec<StartedNode>> {
+    steps: &'a Steps,
+) -> Result<(Vec<StartedNode>, Option<impl Future<Output = Result<()>> + 'a>)> {
+    let Reserved { record, nodes: plans, balancer } = reserved;
+    let control_planes = plans.iter().filter(|plan| plan.role == NodeRole::ControlPlane);
+    let control_planes: Vec<_> = control_planes.map(|plan| plan.endpoint.clone()).collect();
     let start = |(plan, extra): (NodePlan, &config::Node)| {
         let (paths, around, extra) = (paths.clone(), around.clone(), extra.clone());
         async move {
             let (files_paths, files_plan, files_around) = (paths.clone(), plan.clone(), around.clone());
             steps.run(move || node::write_files(&files_paths, &files_plan, &files_around)).await?;
             let started = node::start(&paths, plan, &around, &extra, steps).await?;
-            node::pod_rules(&started, &around.networking).await?;
+            node::pod_rules(&started, &around).await?;
             Ok(started)
         }
     };
     let started = futures_util::future::try_join_all(plans.into_iter().zip(&config.nodes).map(start));
-    let publish = async { Ok::<_, Error>(kiln_network::publish(&record.network, &record.ports).await?) };
+    let publish = publication::publish(paths, &record);
     let (nodes, ()) = tokio::try_join!(started, publish)?;
-    Ok(nodes)
+    let balancer = balancer
+        .map(|plan| async move { load_balancer::start(paths, around, &plan, &control_planes, steps).await });
+    Ok((nodes, balancer))
 }
 
 /// Writes what kubeadm reads, while the nodes boot, and waits until they have.
@@ -288,40 +299,9 @@ async fn configure(nodes: &[StartedNode], reporter: &dyn Reporter) -> Result<()>
 
 fn node_url(node: &StartedNode) -> String {
     // The node's own address: it is in the API server's certificate, and no translation is needed to get there.
-    node.plan.endpoint.ipv4.map_or_else(String::new, |address| format!("https://{address}:{API_PORT}"))
-}
-
-/// How long kube-controller-manager may take to get to what is waited for: it starts its controllers one by one, and
-/// nodes have to join first.
-const CONTROLLERS_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Waits for what the first users of a cluster count on and kube-controller-manager only makes some seconds after the
-/// API is up: the service account without which the API refuses every pod, and the nodes' pod ranges, from which
-/// their pod networks follow.
-async fn controllers_caught_up(
-    client: &kube::Client,
-    nodes: &[StartedNode],
-    around: &Surroundings,
-    reporter: &dyn Reporter,
-) -> Result<()> {
-    let network = async {
-        if around.networking.disable_default_cni { Ok(()) } else { connect_pods(client, nodes, around).await }
-    };
-    let both = async { tokio::join!(network, api::pods_admitted(client)).0 };
-    match tokio::time::timeout(CONTROLLERS_TIMEOUT, both).await {
-        Ok(result) => result,
-        // Patches may have turned the controllers off, on purpose.
-        Err(_) => {
-            let seconds = CONTROLLERS_TIMEOUT.as_secs();
-            let text =
-                "kube-controller-manager has not made the default service account and the nodes' pod ranges";
-            reporter.message(
-                0,
-                &format!("Warning: {text} within {seconds} s; pods may be refused until it does"),
-            );
-            Ok(())
-        }
-    }
+    let Endpoint { ipv4, ipv6, .. } = node.plan.endpoint;
+    let address = ipv4.map(IpAddr::V4).or(ipv6.map(IpAddr::V6)).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    format!("https://{}", SocketAddr::new(address, API_PORT))
 }
 
 /// Where kind's contract puts the manifest of the default StorageClass.
@@ -385,15 +365,5 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(display(Duration::from_secs(seconds)), text);
         }
-    }
-
-    #[test]
-    fn several_control_planes_are_refused_by_name() {
-        let mut config = config::Cluster::single_node("c");
-        config.nodes.push(config::Node::new(config::Role::Worker));
-        assert!(refuse_unsupported(&config).is_ok());
-        config.nodes.push(config::Node::new(config::Role::ControlPlane));
-        let error = refuse_unsupported(&config).unwrap_err();
-        assert!(error.to_string().contains("more than one control plane"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_network::Network;
 
-use super::{blocking::Steps, create::locate_kubeconfig, node};
+use super::{blocking::Steps, create::locate_kubeconfig, node, publication};
 use crate::{
     Error, Paths, Reporter, Result, host,
     kubeconfig::{self, Locations},
@@ -92,6 +92,8 @@ pub(super) async fn remove_all(
         })
     });
     errors.extend(futures_util::future::join_all(removals).await.into_iter().flatten());
+    let cluster = name.to_owned();
+    errors.extend(steps.run(move || publication::withdraw(&cluster)).await.err());
     errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
 
     if errors.is_empty() {

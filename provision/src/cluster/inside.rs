@@ -40,10 +40,41 @@ pub(super) fn read(process: &Process, node: &str, path: &str) -> Result<String> 
 pub(super) fn write(process: &Process, node: &str, path: &str, content: &str) -> Result<()> {
     open(process, path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)
         .and_then(|mut file| file.write_all(content.as_bytes()))
-        .map_err(|source| Error::NodeFile {
-            what: "write",
-            node: node.to_owned(),
-            path: path.to_owned(),
-            source,
+        .map_err(write_error(node, path))
+}
+
+/// Writes a file of the node that only its root may read, and makes the directories above it.
+///
+/// # Errors
+/// [`Error::NodeFile`] naming node and path.
+pub(super) fn write_private(process: &Process, node: &str, path: &str, content: &str) -> Result<()> {
+    make_directories(process, path).map_err(write_error(node, path))?;
+    open(process, path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)
+        .and_then(|mut file| {
+            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+            file.write_all(content.as_bytes())
         })
+        .map_err(write_error(node, path))
+}
+
+/// Makes the directories above a path, each resolved as the file itself will be.
+fn make_directories(process: &Process, path: &str) -> io::Result<()> {
+    let mut parent = open(process, "/", OFlags::PATH | OFlags::DIRECTORY)?;
+    let directories = Path::new(path).parent().into_iter().flat_map(Path::components);
+    let mut above = String::from("/");
+    for component in directories {
+        let std::path::Component::Normal(name) = component else { continue };
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        above = format!("{above}/{}", name.to_string_lossy());
+        parent = open(process, &above, OFlags::PATH | OFlags::DIRECTORY)?;
+    }
+    Ok(())
+}
+
+fn write_error(node: &str, path: &str) -> impl FnOnce(io::Error) -> Error {
+    let (node, path) = (node.to_owned(), path.to_owned());
+    move |source| Error::NodeFile { what: "write", node, path, source }
 }

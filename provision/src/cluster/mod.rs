@@ -5,20 +5,24 @@ mod blocking;
 mod boot;
 mod bootstrap;
 mod cancel;
-#[cfg_attr(not(test), expect(dead_code, reason = "there is no flag that asks for it yet"))]
 mod cni;
+mod controllers;
 mod create;
 mod delete;
+mod demands;
 mod inside;
+mod join;
+mod load_balancer;
 mod manifest;
 mod network;
 mod node;
 mod plan;
+mod publication;
 mod query;
 mod reserve;
 
 pub use cancel::Cancel;
-pub use create::{CreateOptions, Created, create};
+pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
 pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,

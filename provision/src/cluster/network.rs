@@ -15,7 +15,6 @@ use super::{
 use crate::{
     Error, Result,
     cni::{CNI_CONFIG, cni_config},
-    state::NodeRole,
 };
 
 /// The range the first node of a cluster is given: kube-controller-manager hands out pieces of the pod subnet in order,
@@ -38,8 +37,7 @@ pub(super) async fn connect_pods(
     let ranges = nodes.iter().map(|node| async move {
         let given = api::pod_ranges(client, &node.plan.name).await;
         // What was assumed of the first node is nearly always right, and there already.
-        let assumed = node.plan.role == NodeRole::ControlPlane
-            && given == first_pod_cidrs(around.networking.pod_subnet.nets());
+        let assumed = node.plan.first && given == first_pod_cidrs(around.networking.pod_subnet.nets());
         if !assumed {
             let text = cni_config(&given, around.network.mtu);
             inside::write(&node.process, &node.plan.name, &format!("/{CNI_CONFIG}"), &text)?;

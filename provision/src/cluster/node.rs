@@ -1,12 +1,13 @@
 //! Making one node: its files, its wiring, its container.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use ipnet::IpNet;
-use kiln_network::{Network, PodRules};
+use kiln_network::{Endpoint, Network, PodRules};
 use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFilesystem};
 
 use super::{
@@ -25,6 +26,10 @@ use crate::{
 /// What every node is started with, whatever its image says.
 const SYSCTLS: [(&str, &str); 1] = [("net.ipv4.ip_forward", "1")];
 
+/// As well, in a network with IPv6. Router advertisements are not for nodes: their routes are Kiln's.
+const SYSCTLS6: [(&str, &str); 2] =
+    [("net.ipv6.conf.all.disable_ipv6", "0"), ("net.ipv6.conf.all.forwarding", "1")];
+
 /// The interface of a node that leads out of it.
 const UPLINK: &str = "eth0";
 
@@ -39,6 +44,8 @@ pub(super) struct Surroundings {
     /// `/etc/hosts` of every node.
     pub(super) hosts: String,
     pub(super) networking: config::Networking,
+    /// Whether the launcher makes the pod network.
+    pub(super) pod_network: bool,
 }
 
 /// A node whose init runs.
@@ -88,14 +95,14 @@ pub(super) fn write_files(paths: &Paths, plan: &NodePlan, around: &Surroundings)
         file(CONTAINERD_CONFIG, containerd)?;
     }
     // The first node is given the first range; what the others get is known when they have joined.
-    if plan.role == NodeRole::ControlPlane && !around.networking.disable_default_cni {
+    if plan.first && around.pod_network {
         let ranges = first_pod_cidrs(around.networking.pod_subnet.nets());
         file(CNI_CONFIG, &cni_config(&ranges, around.network.mtu))?;
     }
     Ok(())
 }
 
-/// Wires and starts a node whose files are there. Its record is on disk before its init runs.
+/// Starts a node whose files are there.
 ///
 /// # Errors
 /// [`Error::Network`], [`Error::Runtime`], [`Error::File`].
@@ -106,7 +113,7 @@ pub(super) async fn start(
     extra: &config::Node,
     steps: &super::blocking::Steps,
 ) -> Result<StartedNode> {
-    let mut record = NodeRecord {
+    let record = NodeRecord {
         schema: state::SCHEMA,
         name: plan.name.clone(),
         role: plan.role,
@@ -115,21 +122,33 @@ pub(super) async fn start(
         endpoint: plan.endpoint.clone(),
         process: None,
     };
-    state::save_node(paths, &around.cluster, &record)?;
-
     let run = paths.node_run(&around.cluster, &plan.name);
     fs_err::create_dir_all(&run).map_err(Error::file("make the node's run-time directory"))?;
     let notice = BootNotice::open(&run)?;
-    let netns = kiln_network::new_netns()?;
-    kiln_network::attach(&around.network, &plan.endpoint, netns.as_fd()).await?;
-
     let spec = container_spec(paths, &plan, around, extra, &notice);
+    let (process, netns) = launch(paths, around, record, spec, steps).await?;
+    Ok(StartedNode { plan, process, notice, netns })
+}
+
+/// Wires and launches a container of a cluster. Its record is on disk before its init runs.
+///
+/// # Errors
+/// [`Error::Network`], [`Error::Runtime`], [`Error::File`].
+pub(super) async fn launch(
+    paths: &Paths,
+    around: &Surroundings,
+    mut record: NodeRecord,
+    spec: ContainerSpec,
+    steps: &super::blocking::Steps,
+) -> Result<(Process, OwnedFd)> {
+    state::save_node(paths, &around.cluster, &record)?;
+    let netns = kiln_network::new_netns()?;
+    kiln_network::attach(&around.network, &record.endpoint, netns.as_fd()).await?;
     let inherited = netns.try_clone().map_err(Error::file("keep the node's network namespace"))?;
-    let launched = steps.run(move || kiln_runtime::launch(&spec, inherited.as_fd())).await;
-    let process = launched?;
+    let process = steps.run(move || kiln_runtime::launch(&spec, inherited.as_fd())).await?;
     record.process = Some(process.clone());
     state::save_node(paths, &around.cluster, &record)?;
-    Ok(StartedNode { plan, process, notice, netns })
+    Ok((process, netns))
 }
 
 /// Rules in the node's own namespace: pods leave the cluster under the node's address, and Services that kube-proxy does not
@@ -138,11 +157,12 @@ pub(super) async fn start(
 ///
 /// # Errors
 /// [`Error::Network`].
-pub(super) async fn pod_rules(node: &StartedNode, networking: &config::Networking) -> Result<()> {
+pub(super) async fn pod_rules(node: &StartedNode, around: &Surroundings) -> Result<()> {
+    let networking = &around.networking;
     let mut rules =
         PodRules { pod_subnets: Vec::new(), service_subnets: Vec::<IpNet>::new(), uplink: UPLINK.to_owned() };
-    // A CNI of the user's own decides about addresses by itself.
-    if !networking.disable_default_cni {
+    // Another CNI decides about addresses by itself.
+    if around.pod_network {
         rules.pod_subnets = networking.pod_subnet.nets().to_vec();
     }
     // Without kube-proxy somebody else implements Services, possibly where these rules would be in the way.
@@ -210,20 +230,26 @@ fn container_spec(
         env,
         mounts,
         cgroup: cgroup(&around.cluster, &plan.name),
-        sysctls: SYSCTLS.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        sysctls: sysctls(&around.network),
     }
 }
 
-/// `/etc/hosts` of a cluster's nodes: all of them by name.
-pub(super) fn hosts_file(nodes: &[NodePlan]) -> String {
+/// The settings of a node's network namespace.
+pub(super) fn sysctls(network: &Network) -> BTreeMap<String, String> {
+    let ipv6 = SYSCTLS6.iter().filter(|_| network.ipv6.is_some());
+    SYSCTLS.iter().chain(ipv6).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// `/etc/hosts` of a cluster's nodes: all of them by name, with their addresses of the cluster's families.
+pub(super) fn hosts_file<'a>(family: config::IpFamily, nodes: impl Iterator<Item = &'a Endpoint>) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
-    for node in nodes {
-        let addresses =
-            [node.endpoint.ipv4.map(|ip| ip.to_string()), node.endpoint.ipv6.map(|ip| ip.to_string())];
-        for address in addresses.into_iter().flatten() {
-            text.push_str(&format!("{address}\t{}\n", node.name));
+    for endpoint in nodes {
+        let ipv4 = endpoint.ipv4.filter(|_| family.has_ipv4()).map(|ip| ip.to_string());
+        let ipv6 = endpoint.ipv6.filter(|_| family.has_ipv6()).map(|ip| ip.to_string());
+        for address in ipv4.into_iter().chain(ipv6) {
+            text.push_str(&format!("{address}\t{}\n", endpoint.node));
         }
     }
     text

@@ -1,11 +1,11 @@
 //! What a cluster will be, decided before anything is made.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kiln_network::{Endpoint, Network, PortMapping, Protocol};
 
 use crate::{
@@ -21,11 +21,17 @@ pub(super) const API_PORT: u16 = 6443;
 /// Where clusters get their networks from, when `KILN_SUBNET_POOL` does not say otherwise.
 const DEFAULT_POOL: &str = "172.30.0.0/16";
 
+/// Where those with IPv6 get theirs from, when `KILN_SUBNET_POOL6` does not say otherwise: of the addresses that are
+/// for everybody's private use (RFC 4193).
+const DEFAULT_POOL6: &str = "fd00:6b69:6c6e::/48";
+
 /// A node before it exists.
 #[derive(Clone, Debug)]
 pub(super) struct NodePlan {
     pub(super) name: String,
     pub(super) role: NodeRole,
+    /// Whether the cluster begins with this node: the first of the control planes.
+    pub(super) first: bool,
     pub(super) image: Image,
     pub(super) kubernetes_version: String,
     /// Unpacked layers, topmost first.
@@ -83,29 +89,52 @@ pub(super) fn kubernetes_version(image: &Image, layers: &[PathBuf]) -> Result<St
     }
 }
 
-/// Chooses a network that overlaps neither the host's routes nor another cluster's. The caller holds the host's lock
-/// and records the choice before it lets go of it.
+/// Chooses a network that overlaps neither the host's routes nor another cluster's nor this one's pods and Services. The
+/// caller holds the host's lock and records the choice before it lets go of it.
+///
+/// There is always IPv4, as with kind: nodes of a cluster of IPv6 pull images from hosts that have nothing else.
 ///
 /// # Errors
 /// [`Error::SubnetPool`], [`Error::PoolExhausted`], or what the network says.
-pub(super) async fn choose_network(paths: &Paths, cluster: &str) -> Result<Network> {
-    let pool = std::env::var("KILN_SUBNET_POOL").unwrap_or_else(|_| DEFAULT_POOL.to_owned());
-    let pool: Ipv4Net = pool.parse().map_err(|_| Error::SubnetPool { pool: pool.clone() })?;
+pub(super) async fn choose_network(
+    paths: &Paths,
+    cluster: &str,
+    networking: &config::Networking,
+) -> Result<Network> {
+    let pool: Ipv4Net = pool("KILN_SUBNET_POOL", DEFAULT_POOL)?;
     let mut taken = kiln_network::occupied_subnets().await?;
+    taken.extend(networking.pod_subnet.nets());
+    taken.extend(networking.service_subnet.nets());
     for other in state::cluster_names(paths)? {
         // A damaged record must not keep others from being made; the host's routes show what is in use.
         if let Ok(Some(record)) = state::load_cluster(paths, &other) {
             taken.extend(record.network.ipv4.map(IpNet::V4));
+            taken.extend(record.network.ipv6.map(IpNet::V6));
         }
     }
-    let ipv4 = kiln_network::choose_subnet(pool, 24, &taken).ok_or(Error::PoolExhausted { pool })?;
+    let exhausted = |pool: IpNet| {
+        let overlaps = |net: &&IpNet| pool.contains(*net) || net.contains(&pool);
+        Error::PoolExhausted { pool, taken: taken.iter().filter(overlaps).copied().collect() }
+    };
+    let ipv4 = kiln_network::choose_subnet(pool, 24, &taken).ok_or_else(|| exhausted(pool.into()))?;
+    let mut ipv6 = None;
+    if networking.ip_family.has_ipv6() {
+        let pool: Ipv6Net = self::pool("KILN_SUBNET_POOL6", DEFAULT_POOL6)?;
+        let chosen = kiln_network::choose_subnet_v6(pool, 64, &taken);
+        ipv6 = Some(chosen.ok_or_else(|| exhausted(pool.into()))?);
+    }
     Ok(Network {
         cluster: cluster.to_owned(),
         bridge: Network::bridge_name(cluster),
         ipv4: Some(ipv4),
-        ipv6: None,
+        ipv6,
         mtu: kiln_network::uplink_mtu().await?,
     })
+}
+
+fn pool<N: std::str::FromStr>(variable: &'static str, default: &str) -> Result<N> {
+    let text = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    text.parse().map_err(|_| Error::SubnetPool { variable, pool: text.clone() })
 }
 
 /// The address of the node with this place in the cluster, counted from 0. `.1` is the bridge.
@@ -116,13 +145,15 @@ pub(super) fn endpoint(network: &Network, node: &str, index: usize) -> Result<En
     let subnet = network.ipv4.ok_or(Error::SubnetFull { nodes: index })?;
     let ipv4 = subnet.hosts().nth(index + 1).ok_or(Error::SubnetFull { nodes: index })?;
     let octets = ipv4.octets();
+    // The same number in both networks. A /64 has room for it.
+    let ipv6 = network.ipv6.map(|net| Ipv6Addr::from(u128::from(net.network()) + index as u128 + 2));
     Ok(Endpoint {
         node: node.to_owned(),
         link: Endpoint::link_name(node),
         // Locally administered, and as stable and unique on the bridge as the address it is made of.
         mac: [0x02, 0x6b, octets[0], octets[1], octets[2], octets[3]],
         ipv4: Some(ipv4),
-        ipv6: None,
+        ipv6,
     })
 }
 
@@ -137,18 +168,18 @@ pub(super) fn api_address(paths: &Paths, networking: &config::Networking) -> Res
 }
 
 /// The ports of the host that are to lead into a node, with free ones chosen where the configuration leaves it open.
-/// `api` is taken already.
+/// `own` are those that the cluster has already.
 ///
 /// # Errors
 /// [`Error::PortTaken`].
 pub(super) fn extra_mappings(
     paths: &Paths,
-    api: SocketAddr,
+    own: &[PortMapping],
     node: &config::Node,
-    target: Ipv4Addr,
+    endpoint: &Endpoint,
 ) -> Result<Vec<PortMapping>> {
     let mut taken = published_ports(paths)?;
-    taken.push((None, Protocol::Tcp, api));
+    taken.extend(own.iter().map(|port| (None, port.protocol, SocketAddr::new(port.listen, port.host_port))));
     let mut mappings = Vec::new();
     for wanted in &node.extra_port_mappings {
         let protocol = match wanted.protocol {
@@ -157,15 +188,27 @@ pub(super) fn extra_mappings(
             config::Protocol::Sctp => Protocol::Sctp,
         };
         let host = claim_port(&mut taken, wanted.listen_address, wanted.host_port, protocol)?;
+        let Some(target) = target(endpoint, host.ip()) else { continue };
         mappings.push(PortMapping {
             protocol,
             listen: host.ip(),
             host_port: host.port(),
-            target: IpAddr::V4(target),
+            target,
             target_port: wanted.container_port,
         });
     }
+    for mapping in &mappings {
+        if mapping.protocol == Protocol::Sctp && !mapping.is_translatable() {
+            return Err(Error::Unpublishable { mapping: mapping.to_string() });
+        }
+    }
     Ok(mappings)
+}
+
+/// The node's address of the family that the host listens with, or the one it has.
+fn target(endpoint: &Endpoint, listen: IpAddr) -> Option<IpAddr> {
+    let (ipv4, ipv6) = (endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6));
+    if listen.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) }
 }
 
 /// A port in use: by which cluster (or by this one), and where.
@@ -227,19 +270,21 @@ fn clash(left: SocketAddr, right: SocketAddr) -> bool {
     left.port() == right.port() && (left.ip() == right.ip() || everywhere(left) || everywhere(right))
 }
 
-/// The mapping that leads from the host to the API server of a node.
-pub(super) fn api_mapping(api: SocketAddr, node: Ipv4Addr) -> PortMapping {
-    PortMapping {
+/// The mapping that leads from the host to the API: its server in a node, or the load balancer in front of several.
+pub(super) fn api_mapping(api: SocketAddr, endpoint: &Endpoint) -> Option<PortMapping> {
+    Some(PortMapping {
         protocol: Protocol::Tcp,
         listen: api.ip(),
         host_port: api.port(),
-        target: IpAddr::V4(node),
+        target: target(endpoint, api.ip())?,
         target_port: API_PORT,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn network() -> Network {
@@ -250,6 +295,19 @@ mod tests {
             ipv6: None,
             mtu: 1500,
         }
+    }
+
+    #[test]
+    fn ports_lead_to_the_address_of_their_family() {
+        let single = endpoint(&network(), "c-control-plane", 0).unwrap();
+        let network = Network { ipv6: Some("fd00:1::/64".parse().unwrap()), ..network() };
+        let dual = endpoint(&network, "c-control-plane", 0).unwrap();
+        let to = |endpoint: &Endpoint, listen: &str| {
+            target(endpoint, listen.parse().unwrap()).unwrap().to_string()
+        };
+        assert_eq!(to(&dual, "0.0.0.0"), "172.30.4.2");
+        assert_eq!(to(&dual, "::1"), "fd00:1::2");
+        assert_eq!(to(&single, "::1"), "172.30.4.2");
     }
 
     #[test]

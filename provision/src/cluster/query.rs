@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use kiln_network::PortMapping;
 use kiln_runtime::{ExecSpec, ExitRecord};
 use serde::Serialize;
 
@@ -50,6 +51,8 @@ pub struct NodeStatus {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address on the cluster's network.
     pub ipv6: Option<Ipv6Addr>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PortMapping>,
 }
 
 /// The names of all clusters, sorted.
@@ -66,6 +69,8 @@ pub fn clusters(paths: &Paths) -> Result<Vec<String>> {
 /// [`Error::InvalidName`], [`Error::Damaged`].
 pub fn nodes(paths: &Paths, cluster: &str) -> Result<Vec<NodeStatus>> {
     let mut nodes = Vec::new();
+    // A cluster whose creation was killed may have nodes and no record of its own.
+    let published = state::load_cluster(paths, cluster)?.map(|record| record.ports).unwrap_or_default();
     for record in state::load_nodes(paths, cluster)? {
         let alive = record.process.as_ref().is_some_and(kiln_runtime::Process::is_alive);
         let exit = if alive {
@@ -84,6 +89,11 @@ pub fn nodes(paths: &Paths, cluster: &str) -> Result<Vec<NodeStatus>> {
             cluster: cluster.to_owned(),
             role: record.role,
             image: record.image,
+            ports: published
+                .iter()
+                .filter(|port| record.endpoint.has_address(port.target))
+                .cloned()
+                .collect(),
             ipv4: record.endpoint.ipv4,
             ipv6: record.endpoint.ipv6,
             name: record.name,

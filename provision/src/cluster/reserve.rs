@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     CreateOptions,
     blocking::Steps,
+    load_balancer::BalancerPlan,
     plan::{self, NodePlan},
 };
 use crate::{
@@ -15,6 +16,17 @@ use crate::{
     kubeadm,
     state::{self, ClusterRecord, NodeRole, Phase},
 };
+
+/// What a cluster will consist of.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    /// As it was written down.
+    pub(super) record: ClusterRecord,
+    /// The nodes, in the order of the configuration.
+    pub(super) nodes: Vec<NodePlan>,
+    /// What stands in front of several control planes.
+    pub(super) balancer: Option<BalancerPlan>,
+}
 
 /// An image of a node, ready to be started from.
 #[derive(Clone, Debug)]
@@ -53,16 +65,17 @@ pub(super) async fn reserve(
     config: &config::Cluster,
     images: &[NodeImage],
     reporter: &dyn Reporter,
-) -> Result<(ClusterRecord, Vec<NodePlan>)> {
+) -> Result<Reserved> {
     let _host = state::host_lock(paths, reporter).await?;
-    let network = plan::choose_network(paths, name).await?;
+    let network = plan::choose_network(paths, name, &config.networking).await?;
     let api = plan::api_address(paths, &config.networking)?;
     let named = config::Cluster { name: name.to_owned(), ..config.clone() };
     let endpoint_of_api = config::control_plane_endpoint(&named);
     let token = kubeadm::random_token()?;
     let cgroup_v1 = host::detect()?.cgroup != host::CgroupMode::V2;
-    let mut plans = Vec::new();
-    for (index, (node, from)) in config::node_names(&named).iter().zip(images).enumerate() {
+    let names = config::node_names(&named);
+    let mut plans: Vec<NodePlan> = Vec::new();
+    for (index, (node, from)) in names.iter().zip(images).enumerate() {
         let endpoint = plan::endpoint(&network, &node.name, index)?;
         // Patches that do not apply are found here, before anything is made.
         let kubeadm = kubeadm::render(&kubeadm::Input {
@@ -78,28 +91,36 @@ pub(super) async fn reserve(
             engine: kubeadm::ENGINE,
             cgroup_v1,
         })?;
+        let role = match node.role {
+            config::Role::ControlPlane => NodeRole::ControlPlane,
+            config::Role::Worker => NodeRole::Worker,
+            config::Role::LoadBalancer => NodeRole::ExternalLoadBalancer,
+        };
         plans.push(NodePlan {
             kubeadm,
             containerd: plan::patched_containerd(config, &from.image, &from.layers)?,
             name: node.name.clone(),
-            role: match node.role {
-                config::Role::ControlPlane => NodeRole::ControlPlane,
-                config::Role::Worker => NodeRole::Worker,
-                config::Role::LoadBalancer => NodeRole::ExternalLoadBalancer,
-            },
+            role,
+            first: role == NodeRole::ControlPlane
+                && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane),
             image: from.image.clone(),
             kubernetes_version: from.kubernetes_version.clone(),
             layers: from.layers.clone(),
             endpoint,
         });
     }
-    let mut ports = Vec::new();
+    let balancer = match names.last().filter(|node| node.role == config::Role::LoadBalancer) {
+        Some(node) => Some(BalancerPlan {
+            name: node.name.clone(),
+            endpoint: plan::endpoint(&network, &node.name, plans.len())?,
+        }),
+        None => None,
+    };
+    let first = plans.iter().find(|plan| plan.first).map(|plan| &plan.endpoint);
+    let front = balancer.as_ref().map(|balancer| &balancer.endpoint).or(first);
+    let mut ports: Vec<_> = front.and_then(|endpoint| plan::api_mapping(api, endpoint)).into_iter().collect();
     for (node, plan) in config.nodes.iter().zip(&plans) {
-        let Some(address) = plan.endpoint.ipv4 else { continue };
-        if ports.is_empty() && plan.role == NodeRole::ControlPlane {
-            ports.push(plan::api_mapping(api, address));
-        }
-        ports.extend(plan::extra_mappings(paths, api, node, address)?);
+        ports.extend(plan::extra_mappings(paths, &ports, node, &plan.endpoint)?);
     }
     let record = ClusterRecord {
         schema: state::SCHEMA,
@@ -121,5 +142,5 @@ pub(super) async fn reserve(
     state::save_cluster(paths, &record)?;
     // While the lock is held: the next to choose sees the route.
     kiln_network::create_bridge(&record.network).await?;
-    Ok((record, plans))
+    Ok(Reserved { record, nodes: plans, balancer })
 }

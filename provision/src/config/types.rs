@@ -195,6 +195,16 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
+    /// The family as it stands in configurations.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Dual => "dual",
+        }
+    }
+
     /// Whether nodes need an IPv4 address.
     #[must_use]
     pub fn has_ipv4(self) -> bool {

@@ -77,6 +77,11 @@ pub fn preflight(paths: &Paths) -> Result<()> {
     }
 }
 
+/// Whether the kernel certainly has no feature of this `CONFIG_…` option and module.
+pub(crate) fn kernel_lacks(option: &str, module: &str) -> bool {
+    kernel::Build::of_this_kernel().feature(option, module) == kernel::Feature::Absent
+}
+
 /// The directory itself or the closest one above it that exists.
 fn existing(path: &Path) -> PathBuf {
     path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()

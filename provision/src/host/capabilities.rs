@@ -30,7 +30,7 @@ pub struct Capabilities {
     pub cgroup: CgroupMode,
     /// Whether limits may be raised and OOM scores lowered (CAP_SYS_RESOURCE, which many CI sandboxes withhold).
     pub sys_resource: bool,
-    /// Whether the kernel has IPv6.
+    /// Whether the kernel has IPv6, and new links get it.
     pub ipv6: bool,
 }
 
@@ -43,8 +43,17 @@ pub fn detect() -> Result<Capabilities> {
     Ok(Capabilities {
         cgroup: cgroup_mode(&cgroup_mounts(&mounts)),
         sys_resource: has_sys_resource(),
-        ipv6: fs::metadata("/proc/net/if_inet6").is_ok(),
+        ipv6: has_ipv6(),
     })
+}
+
+/// `ipv6.disable=1` on the kernel's command line leaves no trace of it; the setting switches it off for links.
+fn has_ipv6() -> bool {
+    let off = |scope: &str| {
+        fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"))
+            .map(|text| text.trim() != "0")
+    };
+    matches!((off("all"), off("default")), (Ok(false), Ok(false)))
 }
 
 /// A mounted control group hierarchy.

@@ -1,0 +1,33 @@
+//! The host's ports that lead into a cluster: translated by the kernel where it can, by a process where it cannot.
+
+use kiln_runtime::Cgroup;
+
+use crate::{Paths, Result, proxy::process::start_proxy, state::ClusterRecord};
+
+/// Where the proxy of a cluster is in the cgroup hierarchies.
+pub(super) fn proxy_cgroup(cluster: &str) -> Cgroup {
+    Cgroup { parent: format!("kiln/{cluster}"), leaf: "proxy".to_owned() }
+}
+
+/// Publishes the ports of a cluster. Only where there are some that the kernel does not translate is a process made.
+///
+/// # Errors
+/// What the network or the proxy says.
+pub(super) async fn publish(paths: &Paths, record: &ClusterRecord) -> Result<()> {
+    let (translated, relayed): (Vec<_>, Vec<_>) =
+        record.ports.iter().cloned().partition(kiln_network::PortMapping::is_translatable);
+    kiln_network::publish(&record.network, &translated).await?;
+    if relayed.is_empty() {
+        return Ok(());
+    }
+    let log = paths.cluster(&record.name).join("proxy.log");
+    start_proxy(&relayed, &proxy_cgroup(&record.name), &log).await
+}
+
+/// Ends the proxy of a cluster, if it has one. Blocks.
+///
+/// # Errors
+/// [`crate::Error::Runtime`] when it stays.
+pub(super) fn withdraw(cluster: &str) -> Result<()> {
+    Ok(proxy_cgroup(cluster).clear()?)
+}
