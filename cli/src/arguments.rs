@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod host;
 mod image;
+mod load;
 mod node;
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,7 @@ pub(crate) use cluster::{
 pub(crate) use config::{Config, ConfigCommand, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Doctor};
 pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
+pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use node::{Exec, Kubectl, Ps};
 
 /// What `--version` prints after the program's name.
@@ -97,6 +99,8 @@ pub(crate) enum Command {
     /// It runs in a control-plane node, so paths name files of that node: pass manifests on standard input, as in
     /// "kiln kubectl apply -f - < FILE". Kiln's own flags go before kubectl's command.
     Kubectl(Kubectl),
+    /// Load images into nodes
+    Load(Load),
     /// Images in nodes and on this host
     Images(Images),
     /// Build a node image
@@ -308,6 +312,7 @@ mod tests {
             "kiln delete",
             "kiln get",
             "kiln export",
+            "kiln load",
             "kiln images",
             "kiln build",
             "kiln config",

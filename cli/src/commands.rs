@@ -12,6 +12,7 @@ mod export;
 mod get;
 mod images;
 mod kubectl;
+mod load;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -21,7 +22,7 @@ use kiln_provision::Paths;
 use crate::{
     arguments::{
         BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
-        ImagesCommand,
+        ImagesCommand, LoadCommand,
     },
     failure::{Context, Failure},
     shell::Shell,
@@ -69,6 +70,12 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Exec(arguments) => return exec::exec(session, arguments),
         Command::Ps(arguments) => return exec::ps(session, &arguments),
         Command::Kubectl(arguments) => return kubectl::kubectl(session, arguments),
+        Command::Load(group) => match group.command {
+            Some(LoadCommand::DockerImage(of)) => load::load(session, of.sources(), &of.target),
+            Some(LoadCommand::ImageArchive(of)) => load::load(session, of.sources(), &of.target),
+            Some(LoadCommand::OciLayout(of)) => load::load(session, of.sources(), &of.target),
+            None => return missing(),
+        },
         Command::Images(group) => match group.command {
             Some(ImagesCommand::Ls(arguments)) => images::ls(session, &arguments),
             None => return missing(),

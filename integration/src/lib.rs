@@ -12,6 +12,7 @@
 #![expect(clippy::print_stderr, reason = "a test harness speaks to whoever runs it")]
 
 pub mod api;
+pub mod archive;
 pub mod cluster;
 pub mod disk;
 pub mod fixture;
@@ -22,6 +23,7 @@ pub mod outside;
 pub mod running;
 pub mod steps;
 
+pub use archive::TestImage;
 pub use cluster::Cluster;
 pub use fixture::Fixture;
 pub use kiln::Kiln;

@@ -111,6 +111,65 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Something is not what images come in.
+    #[error("{origin} is not an {kind}")]
+    NotImages {
+        /// The file, the directory or the stream.
+        origin: String,
+        /// What it should be.
+        kind: &'static str,
+        /// Why it is not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An archive ends too early.
+    #[error("{origin} is truncated: it ends within {entry}")]
+    ArchiveTruncated {
+        /// The archive.
+        origin: String,
+        /// The last file that was begun.
+        entry: String,
+    },
+    /// An archive, or a blob of a layout, cannot be read.
+    #[error("failed to read {origin}")]
+    ArchiveRead {
+        /// The archive or layout.
+        origin: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Images came without all of their content.
+    #[error("{origin} is incomplete: image {image} lacks {what}")]
+    ContentMissing {
+        /// The archive or layout.
+        origin: String,
+        /// The image.
+        image: String,
+        /// What is not there.
+        what: String,
+    },
+    /// An image is there, but not for this host.
+    #[error("image {image} of {origin} has no manifest for {platform}")]
+    NoPlatform {
+        /// The archive or layout.
+        origin: String,
+        /// The image.
+        image: String,
+        /// This host's platform.
+        platform: String,
+        /// The platforms that it is for.
+        present: Vec<String>,
+    },
+    /// An image is nowhere on the host.
+    #[error("image {image:?} is not on this host: {}", looked.join("; "))]
+    ImageNotFound {
+        /// Its name.
+        image: String,
+        /// Where it was looked for, and why it is not there.
+        looked: Vec<String>,
+    },
+
     // === build ===
     /// The host lacks programs that building a node image needs.
     #[error("building a node image needs {}", missing.join("; "))]
@@ -120,7 +179,7 @@ pub enum Error {
         /// How to get them.
         cures: Vec<String>,
     },
-    /// A program that takes part in a build could not be started.
+    /// A program of the host could not be started.
     #[error("failed to {what}: {program} cannot be started")]
     StartProgram {
         /// What it was for.
@@ -131,7 +190,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A program that takes part in a build failed.
+    /// A program of the host failed.
     #[error("failed to {what}: {program} ended with {status}{}", indented(output))]
     Program {
         /// What it was for.
@@ -419,6 +478,45 @@ pub enum Error {
     NodeNotRunning {
         /// The node.
         node: String,
+    },
+    /// There is no node to do something with.
+    #[error("no nodes found for cluster {cluster:?}")]
+    NoNodes {
+        /// The cluster.
+        cluster: String,
+        /// The clusters there are.
+        known: Vec<String>,
+    },
+    /// A cluster has no node of that name, or none that runs pods.
+    #[error("unknown node: {node:?}")]
+    UnknownNode {
+        /// The node.
+        node: String,
+        /// Those of the cluster.
+        known: Vec<String>,
+    },
+    /// Nodes have ended or were never started.
+    #[error("not running: {}", nodes.join(", "))]
+    NodesNotRunning {
+        /// The nodes.
+        nodes: Vec<String>,
+    },
+    /// An image did not get into all nodes.
+    #[error("failed to load image {image}:{}", list(errors))]
+    LoadImage {
+        /// The image.
+        image: String,
+        /// One for each node that does not have it.
+        errors: Vec<Error>,
+    },
+    /// An image did not get into a node.
+    #[error("node {node}")]
+    LoadIntoNode {
+        /// The node.
+        node: String,
+        /// The cause.
+        #[source]
+        source: Box<Error>,
     },
     /// The configuration asks for something this version cannot do.
     #[error("{feature} is not supported yet")]

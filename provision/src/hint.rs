@@ -12,7 +12,10 @@ impl Error {
             Self::ClusterExists { name } => {
                 Some(format!("`kiln delete cluster --name {name}` removes it, --name chooses another name"))
             }
-            Self::NoSuchCluster { known, .. } | Self::NoSuchNode { known, .. } => {
+            Self::NoSuchCluster { known, .. }
+            | Self::NoSuchNode { known, .. }
+            | Self::NoNodes { known, .. }
+            | Self::UnknownNode { known, .. } => {
                 Some(match known.as_slice() {
                     [] => "there is none; `kiln create cluster` makes one".to_owned(),
                     known => format!("there is {}", known.join(", ")),
@@ -22,6 +25,30 @@ impl Error {
                 "`kiln build node-image` builds the default one, `kiln images ls` shows what there is"
                     .to_owned(),
             ),
+            Self::NotImages { .. } => Some(
+                "archives are for `kiln load image-archive`, directories with an index.json for `kiln load oci-layout`"
+                    .to_owned(),
+            ),
+            Self::ArchiveRead { source, .. } if source.kind() == std::io::ErrorKind::IsADirectory => {
+                Some("directories with an index.json are for `kiln load oci-layout`".to_owned())
+            }
+            Self::ArchiveTruncated { .. } => Some("write or copy it again".to_owned()),
+            Self::ContentMissing { .. } => Some(format!(
+                "save it anew with all of it; `docker save --platform linux/{}` saves what this host needs",
+                oci_spec::image::Arch::default()
+            )),
+            Self::NoPlatform { present, .. } if !present.is_empty() => {
+                Some(format!("it is for {}", present.join(", ")))
+            }
+            Self::ImageNotFound { .. } => Some(
+                "build or pull it with docker or podman, or bring it as a file with `kiln load image-archive`"
+                    .to_owned(),
+            ),
+            Self::NodesNotRunning { .. } => {
+                Some("leave them out with --nodes, or create the cluster anew".to_owned())
+            }
+            Self::LoadImage { errors, .. } => errors.iter().find_map(Self::hint),
+            Self::LoadIntoNode { source, .. } => source.hint(),
             Self::NotANodeImage { .. } => Some("node images are built by `kiln build node-image`".to_owned()),
             Self::PoolExhausted { .. } => {
                 Some("delete clusters, or set KILN_SUBNET_POOL to a private network that is free".to_owned())

@@ -1,4 +1,4 @@
-//! Making, finding and removing clusters.
+//! Making, finding and removing clusters, and bringing images into them.
 
 mod api;
 mod blocking;
@@ -10,8 +10,10 @@ mod controllers;
 mod create;
 mod delete;
 mod demands;
+mod engine;
 mod inside;
 mod join;
+mod load;
 mod load_balancer;
 mod manifest;
 mod network;
@@ -24,6 +26,7 @@ mod reserve;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
+pub use load::{LoadOptions, LoadSource, load};
 pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,
     nodes,

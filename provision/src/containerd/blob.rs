@@ -76,7 +76,9 @@ impl Containerd {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let reader = tokio::task::spawn_blocking({
             let (blob, labels) = (blob.clone(), labels.clone());
-            move || read(&blob, labels, &sender)
+            // Containerd locks a write by its name: one of its own for each import lets several send the same content.
+            let name = format!("{lease}-{}", blob.digest);
+            move || read(&blob, &name, labels, &sender)
         });
         let sent = self.write(receiver, blob, lease).await;
         let read = reader.await.map_err(|source| Error::File {
@@ -160,9 +162,10 @@ impl Containerd {
     }
 }
 
-/// Reads a blob into messages. Ends early when nobody takes them any more.
+/// Reads a blob into messages of the write `name`. Ends early when nobody takes them any more.
 fn read(
     blob: &Blob,
+    name: &str,
     labels: HashMap<String, String>,
     messages: &mpsc::Sender<WriteContentRequest>,
 ) -> std::io::Result<()> {
@@ -172,7 +175,7 @@ fn read(
     };
     let message = |action: WriteAction, offset: u64, data: Vec<u8>| WriteContentRequest {
         action: action as i32,
-        r#ref: format!("kiln-{}", blob.digest),
+        r#ref: name.to_owned(),
         total: signed(blob.size),
         expected: blob.digest.clone(),
         offset: signed(offset),
@@ -210,7 +213,7 @@ mod tests {
 
     fn messages(blob: &Blob) -> Vec<WriteContentRequest> {
         let (sender, mut receiver) = mpsc::channel(64);
-        read(blob, HashMap::from([("k".to_owned(), "v".to_owned())]), &sender).unwrap();
+        read(blob, "w", HashMap::from([("k".to_owned(), "v".to_owned())]), &sender).unwrap();
         drop(sender);
         std::iter::from_fn(|| receiver.blocking_recv()).collect()
     }
@@ -241,7 +244,7 @@ mod tests {
             data: BlobData::File("/nonexistent/blob".into()),
         };
         let (sender, _receiver) = mpsc::channel(1);
-        let error = read(&blob, HashMap::new(), &sender).unwrap_err();
+        let error = read(&blob, "w", HashMap::new(), &sender).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/blob"), "{error}");
     }
 }

@@ -16,7 +16,7 @@ use oci_spec::image::ImageManifest;
 use super::{Blob, BlobData, Containerd, SNAPSHOTTER, call, request};
 use crate::{
     Error, Result,
-    image::{Image, Store},
+    image::{Bundle, BundleImage, Document, Image, Layer, Store},
 };
 
 /// Leases end by themselves if whoever took them does not end them: an import takes minutes at most.
@@ -27,6 +27,9 @@ const LEASE_HOURS: i64 = 2;
 pub struct ImportImage {
     /// Full names, such as `docker.io/library/busybox:stable`.
     pub names: Vec<String>,
+    /// The indexes that lead to the manifest, outermost first: what the names stand for, if there is any. Other
+    /// manifests of theirs need not be there, as after a pull for one platform.
+    pub indexes: Vec<Blob>,
     /// The manifest.
     pub manifest: Blob,
     /// The configuration; its digest is the image's id.
@@ -99,6 +102,7 @@ impl ImportImage {
         }
         Ok(Self {
             names,
+            indexes: Vec::new(),
             config: blob(manifest.config())?,
             layers,
             manifest: Blob {
@@ -108,6 +112,38 @@ impl ImportImage {
                 data: BlobData::Bytes(bytes),
             },
         })
+    }
+
+    /// An image of a bundle.
+    #[must_use]
+    pub fn from_bundle(bundle: &Bundle, image: &BundleImage) -> Self {
+        let document = |document: &Document| Blob {
+            digest: document.digest.to_string(),
+            media_type: document.media_type.clone(),
+            size: document.bytes.len() as u64,
+            data: BlobData::Bytes(document.bytes.clone()),
+        };
+        let layer = |layer: &Layer| ImportLayer {
+            blob: Blob {
+                digest: layer.digest.to_string(),
+                media_type: layer.media_type.clone(),
+                size: layer.size,
+                data: BlobData::File(bundle.blob_path(&layer.digest)),
+            },
+            diff_id: layer.diff_id.to_string(),
+        };
+        Self {
+            names: image.names.iter().map(ToString::to_string).collect(),
+            indexes: image.indexes.iter().map(document).collect(),
+            manifest: document(&image.manifest),
+            config: document(&image.config),
+            layers: image.layers.iter().map(layer).collect(),
+        }
+    }
+
+    /// What the names stand for.
+    pub(super) fn target(&self) -> &Blob {
+        self.indexes.first().unwrap_or(&self.manifest)
     }
 }
 
@@ -119,8 +155,24 @@ impl Containerd {
     /// [`Error::ContainerdCall`] when containerd refuses a step, [`Error::LayerMismatch`] when a layer is not what the
     /// configuration says, [`Error::File`] when content cannot be read.
     pub async fn import(&self, image: &ImportImage, options: ImportOptions) -> Result<Imported> {
+        self.import_until(image, options, std::future::pending()).await
+    }
+
+    /// Like [`import`](Self::import), but gives up when `stop` is there, and then leaves nothing in the node.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when it was stopped, otherwise as for [`import`](Self::import).
+    pub async fn import_until(
+        &self,
+        image: &ImportImage,
+        options: ImportOptions,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Imported> {
         let lease = self.take_lease().await?;
-        let result = self.import_leased(image, options, &lease).await;
+        let result = tokio::select! {
+            result = self.import_leased(image, options, &lease) => result,
+            () = stop => Err(Error::Interrupted),
+        };
         // Waiting for the collection: what was only needed for unpacking is gone when this returns.
         let sync = options.unpack && !options.keep_layers;
         let message = DeleteRequest { id: lease.clone(), sync };
@@ -146,13 +198,21 @@ impl Containerd {
             }
         }
         imported.bytes_sent += self.send(&image.config, &none, lease).await?;
-        if options.unpack {
+        if options.unpack && !image.layers.is_empty() {
             let snapshot = self.unpack(&image.layers, lease).await?;
             // From here on the image's configuration keeps its snapshot (containerd core/unpack).
             let label = format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}");
             self.label(&image.config.digest, &HashMap::from([(label, snapshot)])).await?;
         }
         imported.bytes_sent += self.send(&image.manifest, &references(image, options), lease).await?;
+        // Inside out: what something refers to is there before it.
+        let mut child = &image.manifest;
+        for index in image.indexes.iter().rev() {
+            let label =
+                HashMap::from([("containerd.io/gc.ref.content.m.0".to_owned(), child.digest.clone())]);
+            imported.bytes_sent += self.send(index, &label, lease).await?;
+            child = index;
+        }
         for name in image.names.iter().chain([&image.config.digest]) {
             self.record(name, image, options).await?;
         }
@@ -181,7 +241,7 @@ impl Containerd {
         let record = ImageRecord {
             name: name.to_owned(),
             labels: labels(options),
-            target: Some(image.manifest.descriptor()),
+            target: Some(image.target().descriptor()),
             ..Default::default()
         };
         let message = CreateImageRequest { image: Some(record.clone()), source_date_epoch: None };
@@ -234,6 +294,7 @@ mod tests {
     fn layers_are_kept_unless_they_are_unpacked_and_not_wanted() {
         let image = ImportImage {
             names: Vec::new(),
+            indexes: Vec::new(),
             manifest: blob("m"),
             config: blob("c"),
             layers: vec![ImportLayer { blob: blob("l"), diff_id: "d".to_owned() }],
@@ -246,6 +307,20 @@ mod tests {
         assert!(kept(true, true));
         assert!(kept(false, false), "without a snapshot the layers are all there is");
         assert!(!kept(true, false));
+    }
+
+    #[test]
+    fn names_stand_for_the_outermost_index_if_there_is_one() {
+        let mut image = ImportImage {
+            names: Vec::new(),
+            indexes: Vec::new(),
+            manifest: blob("m"),
+            config: blob("c"),
+            layers: Vec::new(),
+        };
+        assert_eq!(image.target().digest, "m");
+        image.indexes = vec![blob("outer"), blob("inner")];
+        assert_eq!(image.target().digest, "outer");
     }
 
     #[test]

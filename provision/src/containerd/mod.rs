@@ -7,6 +7,7 @@
 mod blob;
 mod import;
 mod list;
+mod presence;
 mod ready;
 mod unpack;
 

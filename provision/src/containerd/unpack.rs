@@ -31,8 +31,12 @@ impl Containerd {
         Ok(parent)
     }
 
-    /// Whether the snapshot of an image's topmost layer is there, so that none of its layers is needed.
+    /// Whether the snapshot of an image's topmost layer is there, so that none of its layers is needed. There is nothing
+    /// to unpack of an image without layers.
     pub(super) async fn is_unpacked(&self, layers: &[ImportLayer]) -> Result<bool> {
+        if layers.is_empty() {
+            return Ok(true);
+        }
         let chain = layers.iter().fold(String::new(), |parent, layer| chain_id(&parent, &layer.diff_id));
         self.has_snapshot(&chain).await
     }

@@ -111,6 +111,21 @@ impl<R: BufRead> Archive<R> {
         Ok(())
     }
 
+    /// Passes on the content of the entry that came last. A file with holes is an error: nothing that is read this way
+    /// has any.
+    pub(super) fn write_content(&mut self, entry: &Entry, target: &mut impl Write) -> io::Result<()> {
+        // The segments have been checked: they are in order and their sum does not overflow.
+        if entry.segments.iter().map(|segment| segment.length).sum::<u64>() != entry.size {
+            return Err(invalid("it has a sparse file"));
+        }
+        entry.segments.iter().try_for_each(|segment| self.copy(segment.length, target))
+    }
+
+    /// What follows the archive.
+    pub(super) fn into_source(self) -> R {
+        self.source
+    }
+
     fn copy(&mut self, mut length: u64, target: &mut impl Write) -> io::Result<()> {
         self.content = self.content.checked_sub(length).ok_or_else(|| invalid("its content is too short"))?;
         while length > 0 {

@@ -13,8 +13,8 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType, SCHE
 use super::{Digest, Reference, failed, manifest::to_json, scratch};
 use crate::{Error, Result};
 
-const NAME: &str = "org.opencontainers.image.ref.name";
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// The names and what they stand for, sorted by name.
 #[derive(Debug, Default)]

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::{Digest, Reference, Store};
 use crate::{Error, Result};
 
-const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(super) const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Indexes that may lie in each other. Real ones do not nest.
-const MAX_DEPTH: u32 = 4;
+pub(super) const MAX_DEPTH: u32 = 4;
 
 /// An image in the store, for this host's platform.
 #[derive(Clone, Debug)]

@@ -6,16 +6,23 @@
 //! `tmp/` under a lock of its writer and is renamed into place when it is complete, verified and on disk; what a
 //! killed process left there is removed by the next one.
 //!
+//! A [`Bundle`] is somebody else's: the images of an archive or of another layout, on their way into nodes. What an
+//! archive holds is parked in `tmp/` and never becomes part of the store.
+//!
 //! All of this blocks: asynchronous callers move it to a blocking thread.
 
 mod archive;
 mod blob;
+mod bundle;
 mod digest;
+mod docker_archive;
 mod index;
 mod inode;
 mod manifest;
 mod materialise;
+mod oci_index;
 mod pack;
+mod parked;
 mod pax;
 mod reference;
 mod scratch;
@@ -27,11 +34,13 @@ mod tests;
 mod unpack;
 
 pub use blob::BlobWriter;
+pub use bundle::{Bundle, BundleImage, Document};
 pub use digest::Digest;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
 pub use materialise::materialise;
 pub use oci_spec::image::{Descriptor, ImageConfiguration};
 pub use pack::pack_layer;
+pub use parked::Parking;
 pub use reference::Reference;
 pub use store::Store;
 

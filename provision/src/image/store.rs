@@ -12,7 +12,7 @@ use std::{
 use oci_spec::image::Descriptor;
 
 use super::{
-    BlobWriter, Digest, Image, Layer, Reference,
+    BlobWriter, Digest, Image, Layer, Parking, Reference,
     blob::blob_path,
     failed,
     index::{self, Index},
@@ -24,7 +24,7 @@ use super::{
 use crate::{Error, Result};
 
 /// Bytes of a manifest or configuration: several times what registries accept.
-const MAX_DOCUMENT: u64 = 16 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 16 << 20;
 /// Layers that are unpacked at once. Each keeps two threads busy; beyond a few, the disk is what they wait for.
 const MAX_PARALLEL: usize = 4;
 
@@ -94,6 +94,14 @@ impl Store {
     /// No temporary file can be made.
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         BlobWriter::create(self.root.clone())
+    }
+
+    /// A place for the content of an archive that is being read; see [`Bundle`](super::Bundle).
+    ///
+    /// # Errors
+    /// No temporary directory can be made.
+    pub fn parking(&self) -> Result<Parking> {
+        Parking::create(&self.tmp()).map_err(failed("make a directory for an archive's content", &self.root))
     }
 
     /// Stores a blob at once. Returns its digest and its size in bytes.

@@ -1,5 +1,6 @@
 //! Tests of the parts together: trees, archives and what strangers put into them.
 
+mod bundles;
 mod hostile;
 mod materialised;
 mod roundtrip;
