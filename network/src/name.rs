@@ -3,7 +3,8 @@
 /// Longest name of a link in bytes (`IFNAMSIZ` less the final NUL).
 pub(crate) const LINK_NAME_MAX: usize = 15;
 
-const PREFIX: &str = "kiln-";
+/// How the names of all clusters' bridges begin.
+pub(crate) const PREFIX: &str = "kiln-";
 
 /// The bridge of a cluster: its name where that fits into a link name, else a hash of it.
 pub(crate) fn bridge(cluster: &str) -> String {
@@ -20,7 +21,8 @@ pub(crate) fn bridge_mac(cluster: &str) -> [u8; 6] {
     [0x02, a, b, c, d, e]
 }
 
-/// The alias of a cluster's bridge, shown by `ip link`; also the comment of its nftables tables.
+/// The alias of a cluster's bridge, shown by `ip link`; also the comment of its nftables tables, and of its rules in
+/// those of others.
 pub(crate) fn mark(cluster: &str) -> String {
     format!("kiln:{cluster}")
 }

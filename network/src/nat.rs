@@ -13,28 +13,31 @@ use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
 use crate::{
-    Error, Network, PortMapping, Result, name, netns,
+    Error, Network, PortMapping, Result, forwarding, isolation, name, netns,
     nft::{self, Chain, ChainKind, Family, Match, Rule, Table},
     sysctl,
 };
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// Publishes these ports, and no others of the cluster, and lets its nodes reach out.
+/// Publishes these ports, and no others of the cluster, and lets its nodes reach out but not into other clusters.
 ///
-/// Replaces the cluster's nftables tables in one transaction: at no moment do old and new rules mix. Then sets
-/// `route_localnet` of the bridge, and `ip_forward` (and its IPv6 sibling for a network with IPv6) if it is 0.
+/// Replaces the cluster's nftables tables in one transaction: at no moment do old and new rules mix. Then, in another,
+/// lets the bridge's packets through the chains of other programs that drop what is forwarded, and gives back which
+/// these are, as `FAMILY TABLE (chain CHAIN)`. Then sets `route_localnet` of the bridge, and `ip_forward` (and its
+/// IPv6 sibling for a network with IPv6) if it is 0.
 ///
 /// # Errors
 ///
 /// [`Error::Unpublishable`] for a mapping that translation cannot do: across address families, of `[::1]`, of a port
 /// 0, or the same one twice. [`Error::ForeignTable`] when something else has the table's name. Nothing is changed
 /// in these cases.
-pub async fn publish(network: &Network, ports: &[PortMapping]) -> Result<()> {
+pub async fn publish(network: &Network, ports: &[PortMapping]) -> Result<Vec<String>> {
     check(network, ports)?;
     let subnets = [network.ipv4.map(IpNet::V4), network.ipv6.map(IpNet::V6)];
     let tables = subnets.into_iter().flatten().map(|subnet| table(network, subnet, ports)).collect();
     nft::install(None, tables).await?;
+    let opened = forwarding::open(network).await?;
 
     // Only now that the rule against loopback traffic from the bridge stands.
     let (bridge, ipv4, ipv6) = (network.bridge.clone(), network.ipv4.is_some(), network.ipv6.is_some());
@@ -46,7 +49,7 @@ pub async fn publish(network: &Network, ports: &[PortMapping]) -> Result<()> {
         if ipv6 {
             sysctl::enable(&["ipv6", "conf", "all", "forwarding"])?;
         }
-        Ok(())
+        Ok(opened)
     })
     .await
 }
@@ -89,6 +92,7 @@ fn table(network: &Network, subnet: IpNet, ports: &[PortMapping]) -> Table {
         nat("prerouting", InetHookNumber::PreRouting, -100, arriving),
         nat("output", InetHookNumber::LocalOut, -100, own),
         nat("postrouting", InetHookNumber::PostRouting, 100, masquerading(network, subnet)),
+        isolation::chain(&network.bridge, family),
     ];
     if family == Family::Ip {
         chains.insert(0, loopback_guard(network));

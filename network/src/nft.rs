@@ -14,12 +14,13 @@ use netlink_packet_netfilter::{
 
 use crate::{Error, Result, netns};
 
-pub(crate) use dump::{BaseChain, base_chains};
+pub(crate) use dump::{BaseChain, base_chains, rules_with_comment};
 pub(crate) use expression::{
-    Match, destination_in, destination_is, destination_local, destination_nat, destination_port, drop,
-    from_interface, masquerade, protocol, reject, source_in, to_interface, translated,
+    Match, accept, counter, destination_in, destination_is, destination_local, destination_nat,
+    destination_port, drop, established, from_interface, from_interfaces, masquerade, protocol, reject,
+    source_in, to_interface, translated,
 };
-use transaction::Transaction;
+pub(crate) use transaction::Transaction;
 
 /// An address family with tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

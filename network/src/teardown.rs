@@ -2,15 +2,19 @@
 
 use rtnetlink::packet_route::link::InfoKind;
 
-use crate::{Error, Network, Result, bridge, link, name, netns, nft};
+use crate::{Error, Network, Result, bridge, forwarding, link, name, netns, nft};
 
-/// Removes the cluster's veth pairs, bridge and nftables tables; what is gone already is removed.
+/// Removes the cluster's veth pairs, bridge, nftables tables, and its rules in the chains of others; what is gone
+/// already is removed.
 ///
 /// Every step is tried whatever became of the others; the errors are returned together. Links and tables of the
 /// same names that Kiln did not make are left alone and are no error.
 pub async fn remove(network: &Network) -> Vec<Error> {
     let mut errors = Vec::new();
     if let Err(error) = remove_links(network, &mut errors).await {
+        errors.push(error);
+    }
+    if let Err(error) = forwarding::close(network).await {
         errors.push(error);
     }
     // After the bridge: as long as that routes 127/8, the table's rule must guard it.

@@ -28,6 +28,7 @@ const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const INTERFACE_NAME_LENGTH: usize = 16;
 const CT_DESTINATION_REGISTER: u16 = 1;
 const CT_KEY: u16 = 2;
+const CT_KEY_STATE: u32 = 0;
 const CT_KEY_STATUS: u32 = 2;
 const FIB_DESTINATION_REGISTER: u16 = 1;
 const FIB_RESULT: u16 = 2;
@@ -42,10 +43,14 @@ const NAT_TYPE_DESTINATION: u32 = 1;
 const REJECT_TYPE: u16 = 1;
 const REJECT_CODE: u16 = 2;
 const REJECT_TYPE_ICMP_UNREACHABLE: u32 = 0;
-/// `NF_DROP` of linux/netfilter.h.
+/// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const VERDICT_DROP: u32 = 0;
+const VERDICT_ACCEPT: u32 = 1;
 /// `IPS_DST_NAT` of nf_conntrack_common.h.
 const CT_STATUS_DESTINATION_NAT: u32 = 1 << 5;
+/// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and of `IP_CT_RELATED`.
+const CT_STATE_ESTABLISHED: u32 = 1 << 1;
+const CT_STATE_RELATED: u32 = 1 << 2;
 /// `RTN_LOCAL` of rtnetlink.h.
 const ADDRESS_TYPE_LOCAL: u32 = 2;
 
@@ -82,6 +87,12 @@ pub(crate) fn from_interface(name: &str) -> Vec<Expressions> {
     vec![meta(MetaKey::Iifname), compare(Match::Is, interface_name(name))]
 }
 
+/// The packet came in through a link whose name begins like this.
+pub(crate) fn from_interfaces(prefix: &str) -> Vec<Expressions> {
+    // Without padding: as many bytes are compared as are given.
+    vec![meta(MetaKey::Iifname), compare(Match::Is, prefix.as_bytes().to_vec())]
+}
+
 /// The packet goes (or does not go) out through this link.
 pub(crate) fn to_interface(name: &str, wanted: Match) -> Vec<Expressions> {
     vec![meta(MetaKey::Oifname), compare(wanted, interface_name(name))]
@@ -99,12 +110,12 @@ pub(crate) fn destination_port(port: u16) -> Vec<Expressions> {
 
 /// The destination of the packet's connection has been translated.
 pub(crate) fn translated() -> Vec<Expressions> {
-    let status = other(
-        "ct",
-        [(CT_DESTINATION_REGISTER, number(Register::Reg1.into())), (CT_KEY, number(CT_KEY_STATUS))],
-    );
-    let bit = masked(CT_STATUS_DESTINATION_NAT.to_ne_bytes().to_vec());
-    vec![status, bit, compare(Match::IsNot, vec![0; 4])]
+    connection_has(CT_KEY_STATUS, CT_STATUS_DESTINATION_NAT)
+}
+
+/// The packet belongs to a connection that has been answered, or is about one (an error message).
+pub(crate) fn established() -> Vec<Expressions> {
+    connection_has(CT_KEY_STATE, CT_STATE_ESTABLISHED | CT_STATE_RELATED)
 }
 
 /// Gives the packet the address of the link it leaves through as its source.
@@ -130,11 +141,17 @@ pub(crate) fn destination_nat(address: IpAddr, port: u16) -> Vec<Expressions> {
 
 /// Throws the packet away.
 pub(crate) fn drop() -> Vec<Expressions> {
-    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(VERDICT_DROP))]);
-    vec![Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(verdict),
-    ])]
+    verdict(VERDICT_DROP)
+}
+
+/// Is content with the packet: no further rule of this chain sees it, but chains of the same hook after it do.
+pub(crate) fn accept() -> Vec<Expressions> {
+    verdict(VERDICT_ACCEPT)
+}
+
+/// Counts the packet.
+pub(crate) fn counter() -> Vec<Expressions> {
+    vec![other("counter", [])]
 }
 
 /// Answers the packet with "port unreachable", which programs see as a refused connection.
@@ -145,6 +162,20 @@ pub(crate) fn reject(family: Family) -> Vec<Expressions> {
         Family::Ip6 => 4,
     };
     vec![other("reject", [(REJECT_TYPE, number(REJECT_TYPE_ICMP_UNREACHABLE)), (REJECT_CODE, vec![code])])]
+}
+
+fn verdict(code: u32) -> Vec<Expressions> {
+    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))]);
+    vec![Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(verdict),
+    ])]
+}
+
+/// What connection tracking says under `key` has one of these bits.
+fn connection_has(key: u32, bits: u32) -> Vec<Expressions> {
+    let load = other("ct", [(CT_DESTINATION_REGISTER, number(Register::Reg1.into())), (CT_KEY, number(key))]);
+    vec![load, masked(bits.to_ne_bytes().to_vec()), compare(Match::IsNot, vec![0; 4])]
 }
 
 fn address_in(offset: u32, net: IpNet, wanted: Match) -> Vec<Expressions> {
@@ -259,6 +290,12 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_matched_without_padding() {
+        let [_, compare] = &from_interfaces("kiln")[..] else { panic!("two expressions") };
+        assert!(bytes(compare).ends_with(&attribute(1, b"kiln")));
+    }
+
+    #[test]
     fn a_subnet_is_masked_and_compared() {
         let net = "172.30.4.0/24".parse().unwrap();
         let [load, mask, compare] = &source_in(net, Match::Is)[..] else { panic!("three expressions") };
@@ -299,5 +336,6 @@ mod tests {
         let [_, mask, compare] = &translated()[..] else { panic!("three expressions") };
         assert!(bytes(mask).windows(4).any(|window| window == 32u32.to_ne_bytes()));
         assert!(bytes(compare).ends_with(&[0, 0, 0, 0]));
+        assert!(bytes(&established()[1]).windows(4).any(|window| window == 6u32.to_ne_bytes()));
     }
 }

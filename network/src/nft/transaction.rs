@@ -12,17 +12,18 @@ use netlink_packet_netfilter::{
     none::ControlMessage,
 };
 
-use super::{Chain, ChainKind, Family, Rule, Table, socket::Socket};
+use super::{BaseChain, Chain, ChainKind, Family, Rule, Table, socket::Socket};
 use crate::{Error, Result};
 
 /// The number of nf_tables among netfilter's subsystems: whom a batch is for.
 const SUBSYSTEM: u16 = 10;
 
-/// The tag of a comment in a table's user data, as the `nft` program writes and shows it.
+/// The tag of a comment in the user data of a table or a rule, as the `nft` program writes and shows it. That of
+/// iptables shows a rule's as if it were a match of its own.
 const COMMENT_TAG: u8 = 0;
 
 #[derive(Debug, Default)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     steps: Vec<Step>,
 }
 
@@ -30,13 +31,13 @@ pub(super) struct Transaction {
 struct Step {
     /// As it follows "failed to change the nftables rules:".
     purpose: String,
-    family: Family,
+    family: NetfilterProtoFamily,
     flags: u16,
     message: NfTablesMessage,
 }
 
 impl Transaction {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -58,11 +59,30 @@ impl Transaction {
     pub(super) fn delete_table(&mut self, family: Family, name: &str) {
         let attributes = vec![TableAttribute::Name(name.to_owned())];
         let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
-        self.push(format!("delete table {family} {name}"), family, 0, message);
+        self.push(format!("delete table {family} {name}"), family.protocol(), 0, message);
+    }
+
+    /// Puts a rule before all others of a chain that is there.
+    pub(crate) fn insert_rule(&mut self, chain: &BaseChain, rule: &Rule, comment: &str) {
+        let mut attributes = rule_attributes(&chain.table, &chain.name, rule);
+        attributes.push(RuleAttribute::UserData(user_data(comment)));
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        self.push(format!("{} in {chain}", rule.purpose), chain.family, NLM_F_CREATE, message);
+    }
+
+    /// Deletes the rule with this handle.
+    pub(crate) fn delete_rule(&mut self, chain: &BaseChain, handle: u64) {
+        let attributes = vec![
+            RuleAttribute::Table(chain.table.clone()),
+            RuleAttribute::Chain(chain.name.clone()),
+            RuleAttribute::Handle(handle),
+        ];
+        let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        self.push(format!("delete rule {handle} of {chain}"), chain.family, 0, message);
     }
 
     /// Carries it out in the namespace of the calling thread.
-    pub(super) fn commit(&self) -> Result<()> {
+    pub(crate) fn commit(&self) -> Result<()> {
         if self.steps.is_empty() {
             return Ok(());
         }
@@ -92,7 +112,7 @@ impl Transaction {
         let message = NfTablesMessage::NewTable(TableMessage { attributes });
         self.push(
             format!("create table {} {}", table.family, table.name),
-            table.family,
+            table.family.protocol(),
             NLM_F_CREATE,
             message,
         );
@@ -115,20 +135,16 @@ impl Transaction {
         ];
         let message = NfTablesMessage::NewChain(ChainMessage { attributes });
         let purpose = format!("create {kind} chain {} in table {} {}", chain.name, table.family, table.name);
-        self.push(purpose, table.family, NLM_F_CREATE, message);
+        self.push(purpose, table.family.protocol(), NLM_F_CREATE, message);
     }
 
     fn append_rule(&mut self, table: &Table, chain: &Chain, rule: &Rule) {
-        let attributes = vec![
-            RuleAttribute::Table(table.name.clone()),
-            RuleAttribute::Chain(chain.name.to_owned()),
-            RuleAttribute::Expressions(rule.expressions.iter().cloned().map(Into::into).collect()),
-        ];
+        let attributes = rule_attributes(&table.name, chain.name, rule);
         let message = NfTablesMessage::NewRule(RuleMessage { attributes });
-        self.push(rule.purpose.clone(), table.family, NLM_F_CREATE | NLM_F_APPEND, message);
+        self.push(rule.purpose.clone(), table.family.protocol(), NLM_F_CREATE | NLM_F_APPEND, message);
     }
 
-    fn push(&mut self, purpose: String, family: Family, flags: u16, message: NfTablesMessage) {
+    fn push(&mut self, purpose: String, family: NetfilterProtoFamily, flags: u16, message: NfTablesMessage) {
         self.steps.push(Step { purpose, family, flags, message });
     }
 
@@ -144,7 +160,7 @@ impl Transaction {
         for step in &self.steps {
             sequence += 1;
             let ack = if sequence as usize == self.steps.len() { NLM_F_ACK } else { 0 };
-            let header = NetfilterHeader::new(step.family.protocol(), 0, 0);
+            let header = NetfilterHeader::new(step.family, 0, 0);
             let inner = NetfilterMessageInner::from(step.message.clone());
             append(&mut bytes, sequence, step.flags | ack, NetfilterMessage::new(header, inner));
         }
@@ -158,6 +174,14 @@ impl Transaction {
     }
 }
 
+fn rule_attributes(table: &str, chain: &str, rule: &Rule) -> Vec<RuleAttribute> {
+    vec![
+        RuleAttribute::Table(table.to_owned()),
+        RuleAttribute::Chain(chain.to_owned()),
+        RuleAttribute::Expressions(rule.expressions.iter().cloned().map(Into::into).collect()),
+    ]
+}
+
 fn append(bytes: &mut Vec<u8>, sequence: u32, flags: u16, message: NetfilterMessage) {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -169,7 +193,7 @@ fn append(bytes: &mut Vec<u8>, sequence: u32, flags: u16, message: NetfilterMess
     packet.serialize(&mut bytes[start..]);
 }
 
-/// A comment as a table's user data: tag, length, text with a final NUL.
+/// A comment as the user data of a table or a rule: tag, length, text with a final NUL.
 fn user_data(comment: &str) -> Vec<u8> {
     // The length is one byte; clusters' names are far shorter.
     let mut text = comment.as_bytes()[..comment.len().min(254)].to_vec();
@@ -177,7 +201,7 @@ fn user_data(comment: &str) -> Vec<u8> {
     [&[COMMENT_TAG, text.len() as u8], text.as_slice()].concat()
 }
 
-/// The comment in a table's user data.
+/// The comment in the user data of a table or a rule.
 pub(super) fn comment(user_data: &[u8]) -> Option<String> {
     let mut rest = user_data;
     while let [tag, length, tail @ ..] = rest {
@@ -239,6 +263,28 @@ mod tests {
             (17, request, 6),
         ];
         assert_eq!(outline(&transaction.bytes()), expected);
+    }
+
+    #[test]
+    fn rules_of_other_programs_chains_are_deleted_and_put_first() {
+        let chain = BaseChain {
+            family: NetfilterProtoFamily::Inet,
+            table: "filter".to_owned(),
+            name: "forward".to_owned(),
+            hook: 2,
+            drops: true,
+            owned: false,
+        };
+        let mut transaction = Transaction::new();
+        transaction.delete_rule(&chain, 7);
+        transaction.insert_rule(&chain, &Rule::new("accept br0", [super::super::accept()]), "kiln:kind");
+        // Without NLM_F_APPEND a rule goes to the head of its chain.
+        let nft = |message: u16| (SUBSYSTEM << 8) | message;
+        let insert = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+        let lines = outline(&transaction.bytes());
+        assert_eq!(lines[1..3], [(nft(8), NLM_F_REQUEST, 1), (nft(6), insert, 2)]);
+        assert_eq!(transaction.purpose(1), "delete rule 7 of inet filter (chain forward)");
+        assert_eq!(transaction.purpose(2), "accept br0 in inet filter (chain forward)");
     }
 
     #[test]

@@ -187,7 +187,7 @@ async fn make(
     };
     let record = reserved.record.clone();
     let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));
-    let (nodes, balancer) = phase(reporter, &title, prepare(paths, reserved, &around, config, steps)).await?;
+    let (nodes, balancer) = phase(reporter, &title, prepare(paths, reserved, &around, config, reporter, steps)).await?;
     if let Some(balancer) = balancer {
         phase(reporter, "Configuring the external load balancer ⚖️", balancer).await?;
     }
@@ -260,6 +260,7 @@ async fn prepare<'a>(
     reserved: Reserved,
     around: &'a Surroundings,
     config: &config::Cluster,
+    reporter: &dyn Reporter,
     steps: &'a Steps,
 ) -> Result<(Vec<StartedNode>, Option<impl Future<Output = Result<()>> + 'a>)> {
     let Reserved { record, nodes: plans, balancer } = reserved;
@@ -276,7 +277,7 @@ async fn prepare<'a>(
         }
     };
     let started = futures_util::future::try_join_all(plans.into_iter().zip(&config.nodes).map(start));
-    let publish = publication::publish(paths, &record);
+    let publish = publication::publish(paths, &record, reporter);
     let (nodes, ()) = tokio::try_join!(started, publish)?;
     let balancer = balancer
         .map(|plan| async move { load_balancer::start(paths, around, &plan, &control_planes, steps).await });

@@ -2,21 +2,25 @@
 
 use kiln_runtime::Cgroup;
 
-use crate::{Paths, Result, proxy::process::start_proxy, state::ClusterRecord};
+use crate::{Paths, Reporter, Result, proxy::process::start_proxy, state::ClusterRecord};
 
 /// Where the proxy of a cluster is in the cgroup hierarchies.
 pub(super) fn proxy_cgroup(cluster: &str) -> Cgroup {
     Cgroup { parent: format!("kiln/{cluster}"), leaf: "proxy".to_owned() }
 }
 
-/// Publishes the ports of a cluster. Only where there are some that the kernel does not translate is a process made.
+/// Publishes the ports of a cluster, and says which firewalls had to be opened for it. Only where there are ports that the
+/// kernel does not translate is a process made.
 ///
 /// # Errors
 /// What the network or the proxy says.
-pub(super) async fn publish(paths: &Paths, record: &ClusterRecord) -> Result<()> {
+pub(super) async fn publish(paths: &Paths, record: &ClusterRecord, reporter: &dyn Reporter) -> Result<()> {
     let (translated, relayed): (Vec<_>, Vec<_>) =
         record.ports.iter().cloned().partition(kiln_network::PortMapping::is_translatable);
-    kiln_network::publish(&record.network, &translated).await?;
+    for chain in kiln_network::publish(&record.network, &translated).await? {
+        let bridge = &record.network.bridge;
+        reporter.message(0, &format!("Letting {bridge} through the firewall's {chain}, which drops what is forwarded"));
+    }
     if relayed.is_empty() {
         return Ok(());
     }

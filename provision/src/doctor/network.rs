@@ -1,8 +1,9 @@
-//! What the network of a cluster is made of: kernel features, forwarding, ports, name servers.
+//! What the network of a cluster is made of: kernel features, forwarding, firewalls, ports, name servers.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use fs_err as fs;
+use kiln_network::{ForwardDrops, forward_drops};
 use rustix::fs::{Access, access};
 
 use super::{
@@ -21,11 +22,14 @@ const FEATURES: [(&str, &str, &str); 6] = [
     ("nf_conntrack", "CONFIG_NF_CONNTRACK", "nf_conntrack"),
 ];
 
+const FIREWALLS: &str = "firewalls";
+
 pub(super) fn findings() -> Vec<Finding> {
     let build = Build::of_this_kernel();
     vec![
         judge_features(|option, module| build.feature(option, module)),
         forwarding(),
+        firewalls(),
         ports(),
         judge_resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default(), || {
             fs::read_to_string("/run/systemd/resolve/resolv.conf").unwrap_or_default()
@@ -73,6 +77,56 @@ fn forwarding() -> Finding {
         Some(_) => Finding::ok(CHECK, "on"),
         None => Finding::problem(CHECK, format!("{PATH} cannot be read"), "mount /proc with /proc/sys"),
     }
+}
+
+fn firewalls() -> Finding {
+    match forward_drops() {
+        Ok(drops) => judge_firewalls(&drops),
+        Err(error) => Finding::warning(
+            FIREWALLS,
+            format!("cannot tell whether one has the policy to drop what is forwarded: {error}"),
+            error.hint().unwrap_or_else(|| "look for nf_tables in the kernel's log: dmesg".to_owned()),
+        ),
+    }
+}
+
+fn judge_firewalls(drops: &ForwardDrops) -> Finding {
+    if !drops.legacy.is_empty() {
+        let cures: Vec<_> = drops
+            .legacy
+            .iter()
+            .flat_map(|family| {
+                let program = if family == "ip6" { "ip6tables" } else { "iptables" };
+                // All bridges of clusters have names that begin like this.
+                ["-i", "-o"].map(|direction| format!("{program} -I FORWARD {direction} kiln-+ -j ACCEPT"))
+            })
+            .collect();
+        return Finding::warning(
+            FIREWALLS,
+            format!(
+                "legacy iptables ({}) may drop what is forwarded; its policy is not visible",
+                drops.legacy.join(", ")
+            ),
+            format!("where the policy of FORWARD is DROP: {}", cures.join("; ")),
+        );
+    }
+    if !drops.owned.is_empty() {
+        return Finding::warning(
+            FIREWALLS,
+            format!(
+                "what is forwarded is dropped by {}, which only its program can change",
+                drops.owned.join(", ")
+            ),
+            "tell that program to accept what comes in or goes out through links whose names begin with kiln-",
+        );
+    }
+    if drops.chains.is_empty() {
+        return Finding::ok(FIREWALLS, "none has the policy to drop what is forwarded");
+    }
+    Finding::ok(
+        FIREWALLS,
+        format!("opened for clusters' bridges while they exist: {}", drops.chains.join(", ")),
+    )
 }
 
 /// The API of a cluster without a port in its configuration gets a free one on the loopback address.
@@ -149,6 +203,30 @@ mod tests {
         };
         let finding = judge_features(absent);
         assert_eq!((finding.status, finding.detail.as_str()), (Status::Problem, "the kernel has no bridge"));
+    }
+
+    #[test]
+    fn only_firewalls_that_cannot_be_opened_are_warned_about() {
+        let none = ForwardDrops::default();
+        assert_eq!(judge_firewalls(&none).status, Status::Ok);
+        let docker = ForwardDrops { chains: vec!["ip filter (chain FORWARD)".to_owned()], ..none.clone() };
+        let finding = judge_firewalls(&docker);
+        let expected = "opened for clusters' bridges while they exist: ip filter (chain FORWARD)";
+        assert_eq!((finding.status, finding.detail.as_str()), (Status::Ok, expected));
+
+        let legacy = ForwardDrops { legacy: vec!["ip".to_owned(), "ip6".to_owned()], ..docker.clone() };
+        let finding = judge_firewalls(&legacy);
+        assert_eq!(finding.status, Status::Warning);
+        let cure = finding.cure.unwrap();
+        assert!(
+            cure.contains("iptables -I FORWARD -i kiln-+ -j ACCEPT; iptables -I FORWARD -o kiln-+ -j ACCEPT")
+        );
+        assert!(cure.ends_with("ip6tables -I FORWARD -o kiln-+ -j ACCEPT"));
+
+        let owned = ForwardDrops { owned: vec!["inet fw (chain forward)".to_owned()], ..docker };
+        let finding = judge_firewalls(&owned);
+        assert_eq!(finding.status, Status::Warning);
+        assert!(finding.detail.contains("inet fw (chain forward)"));
     }
 
     #[test]
