@@ -187,7 +187,8 @@ async fn make(
     };
     let record = reserved.record.clone();
     let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));
-    let (nodes, balancer) = phase(reporter, &title, prepare(paths, reserved, &around, config, reporter, steps)).await?;
+    let (nodes, balancer) =
+        phase(reporter, &title, prepare(paths, reserved, &around, config, reporter, steps)).await?;
     if let Some(balancer) = balancer {
         phase(reporter, "Configuring the external load balancer ⚖️", balancer).await?;
     }

@@ -19,7 +19,10 @@ pub(super) async fn publish(paths: &Paths, record: &ClusterRecord, reporter: &dy
         record.ports.iter().cloned().partition(kiln_network::PortMapping::is_translatable);
     for chain in kiln_network::publish(&record.network, &translated).await? {
         let bridge = &record.network.bridge;
-        reporter.message(0, &format!("Letting {bridge} through the firewall's {chain}, which drops what is forwarded"));
+        reporter.message(
+            0,
+            &format!("Letting {bridge} through the firewall's {chain}, which drops what is forwarded"),
+        );
     }
     if relayed.is_empty() {
         return Ok(());
