@@ -37,8 +37,9 @@ const DATAGRAM_LIMITS: DatagramLimits = DatagramLimits { clients: 1024, idle: Du
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Ports {
     ports: Vec<PortMapping>,
-    /// Where the process is to be found.
-    cgroup: Cgroup,
+    /// Where the process is to be found; where it was started, without one.
+    #[serde(default)]
+    cgroup: Option<Cgroup>,
 }
 
 /// Serves the ports until cancelled. When all of them are bound, one line on standard output says so.
@@ -51,7 +52,9 @@ pub(crate) async fn main(argument: Option<String>, cancel: Cancel) -> Result<()>
         .ok_or_else(missing)
         .and_then(|text| Ok(serde_json::from_str(&text)?))
         .map_err(Error::service("read the ports to serve"))?;
-    ports.cgroup.enter()?;
+    if let Some(cgroup) = &ports.cgroup {
+        cgroup.enter()?;
+    }
     let bound = ports.ports.iter().map(Bound::new).collect::<Result<Vec<_>>>()?;
     answer(READY);
     join_all(bound.into_iter().map(|bound| bound.serve(cancel.clone()))).await;

@@ -38,7 +38,7 @@ async fn start(mut command: Command, ports: &[PortMapping], cgroup: &Cgroup, log
         let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         Error::ProxyStart { ports, reason }
     };
-    let argument = Ports { ports: ports.to_vec(), cgroup: cgroup.clone() };
+    let argument = Ports { ports: ports.to_vec(), cgroup: Some(cgroup.clone()) };
     let argument = serde_json::to_string(&argument).map_err(|error| failed(error.to_string()))?;
     let log = fs::File::create(log).map_err(Error::file("make the proxy's log"))?;
     let mut child = command
