@@ -90,7 +90,12 @@ impl fmt::Display for PortMapping {
 ///
 /// [`Error::FreePort`], such as when `listen` is not an address of the host.
 pub fn free_port(listen: IpAddr, protocol: Protocol) -> Result<u16> {
-    bound(listen, 0, protocol).map_err(|source| Error::FreePort { protocol, listen, source })
+    let chosen = match bound(listen, 0, protocol) {
+        // A kernel without SCTP translates it all the same, and has nobody who could use the port: any will do.
+        Err(error) if protocol == Protocol::Sctp && unsupported(&error) => bound(listen, 0, Protocol::Tcp),
+        chosen => chosen,
+    };
+    chosen.map_err(|source| Error::FreePort { protocol, listen, source })
 }
 
 /// Whether this process could bind `port` on `listen` now. The limits of [`free_port`] apply.
@@ -156,6 +161,8 @@ mod tests {
     fn a_free_port_can_be_had() {
         assert_ne!(free_port(LOCAL, Protocol::Tcp).unwrap(), 0);
         assert_ne!(free_port(LOCAL, Protocol::Udp).unwrap(), 0);
+        // Whether the kernel has it or not.
+        assert_ne!(free_port(LOCAL, Protocol::Sctp).unwrap(), 0);
     }
 
     #[test]

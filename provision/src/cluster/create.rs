@@ -208,7 +208,7 @@ async fn make(
         let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
         bootstrap::init(&first.plan.name, &first.process, &log, reporter).await?;
         let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-        let client = api::connect(&admin_conf, &node_url(first)).await?;
+        let client = api::connect(&admin_conf, &node_url(first, &config.networking)).await?;
         if nodes.len() == 1 {
             api::make_schedulable(&client, &first.plan.name).await?;
         }
@@ -299,10 +299,12 @@ async fn configure(nodes: &[StartedNode], reporter: &dyn Reporter) -> Result<()>
     Ok(())
 }
 
-fn node_url(node: &StartedNode) -> String {
+fn node_url(node: &StartedNode, networking: &config::Networking) -> String {
     // The node's own address: it is in the API server's certificate, and no translation is needed to get there.
     let Endpoint { ipv4, ipv6, .. } = node.plan.endpoint;
-    let address = ipv4.map(IpAddr::V4).or(ipv6.map(IpAddr::V6)).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
+    let address = if networking.prefers_ipv6() { ipv6.or(ipv4) } else { ipv4.or(ipv6) };
+    let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
     format!("https://{}", SocketAddr::new(address, API_PORT))
 }
 

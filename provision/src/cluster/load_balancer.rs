@@ -88,8 +88,8 @@ fn config(around: &Surroundings, control_planes: &[Endpoint]) -> BalancerConfig 
     }
     // The API servers listen on all of their nodes' addresses; one each is enough.
     let address = |endpoint: &Endpoint| {
-        let ipv4 = endpoint.ipv4.map(IpAddr::V4).filter(|_| family.has_ipv4());
-        ipv4.or(endpoint.ipv6.map(IpAddr::V6))
+        let (ipv4, ipv6) = (endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6));
+        if around.networking.prefers_ipv6() { ipv6.or(ipv4) } else { ipv4.or(ipv6) }
     };
     let backends =
         control_planes.iter().filter_map(address).map(|ip| SocketAddr::new(ip, API_PORT)).collect();

@@ -166,6 +166,17 @@ pub struct Networking {
 }
 
 impl Networking {
+    /// Whether the nodes' main address, which the API server advertises, is that of IPv6: with dual-stack the first
+    /// service subnet decides.
+    #[must_use]
+    pub fn prefers_ipv6(&self) -> bool {
+        match self.ip_family {
+            IpFamily::Ipv4 => false,
+            IpFamily::Ipv6 => true,
+            IpFamily::Dual => self.service_subnet.nets().first().is_some_and(|net| net.addr().is_ipv6()),
+        }
+    }
+
     /// The defaults for a family.
     #[must_use]
     pub fn new(ip_family: IpFamily) -> Self {

@@ -93,8 +93,11 @@ fn addresses(input: &Input<'_>) -> Result<Vec<String>> {
         IpFamily::Ipv4 => vec![ipv4()?],
         IpFamily::Ipv6 => vec![ipv6()?],
         IpFamily::Dual => {
-            let ipv6_first = networking.service_subnet.nets().first().is_some_and(|net| net.addr().is_ipv6());
-            if ipv6_first { vec![ipv6()?, ipv4()?] } else { vec![ipv4()?, ipv6()?] }
+            if networking.prefers_ipv6() {
+                vec![ipv6()?, ipv4()?]
+            } else {
+                vec![ipv4()?, ipv6()?]
+            }
         }
     })
 }
