@@ -66,7 +66,7 @@ fn create(fixture: &Fixture, host: &Mounted) {
     let config = json!({
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "networking": { "ipFamily": "dual" },
+        "networking": { "ipFamily": "dual", "dnsSearch": ["one.test", "two.test"] },
         "nodes": [
             {
                 "role": "control-plane",
@@ -94,6 +94,11 @@ fn create(fixture: &Fixture, host: &Mounted) {
 
 fn addresses(fixture: &Fixture, steps: &mut Steps) {
     let cluster = Cluster::new(fixture.kiln(), CLUSTER);
+    steps.step("nodes search the domains that were asked for", || {
+        let file = ["exec", WORKER, "--", "cat", "/etc/resolv.conf"];
+        let text = fixture.kiln().run(&file).succeeded().stdout();
+        assert!(text.lines().any(|line| line == "search one.test two.test"), "{text}");
+    });
     steps.step("nodes have an address and a pod range of each family", || {
         let nodes = cluster.json(&["get", "nodes"]);
         assert_eq!(items(&nodes).filter(|node| has_condition(node, "Ready")).count(), 2, "{nodes}");

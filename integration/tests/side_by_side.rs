@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use kiln_integration::{Fixture, Steps, api, kiln::LONG};
+use kiln_integration::{Cluster, Fixture, Steps, api, cluster::items, kiln::LONG};
 use serde_json::Value;
 
 const CLUSTERS: [&str; 2] = ["it-left", "it-right"];
@@ -13,6 +13,7 @@ fn clusters_stand_side_by_side() {
     let mut steps = Steps::default();
     if steps.step("two are created at once", || create(&fixture)) {
         steps.step("each has its own network, keys and API", || apart(&fixture));
+        steps.step("the image's own manifest makes the network of one", || own_manifest(&fixture));
         steps.step("one cannot reach the other's nodes", || isolated(&fixture));
         steps.step("both are deleted at once", || delete(&fixture));
         steps.step("nothing is left", || fixture.assert_nothing_left());
@@ -28,7 +29,11 @@ fn create(fixture: &Fixture) {
     let running = CLUSTERS.map(|cluster| {
         let file = kubeconfig(fixture, cluster);
         let file = file.to_str().expect("a path of the test is text");
-        fixture.kiln().start(&["create", "cluster", "--name", cluster, "--wait", "5m", "--kubeconfig", file])
+        let mut args = vec!["create", "cluster", "--name", cluster, "--wait", "5m", "--kubeconfig", file];
+        if cluster == CLUSTERS[1] {
+            args.extend(["--pod-network", "image"]);
+        }
+        fixture.kiln().start(&args)
     });
     for running in running {
         let _ = running.wait(LONG).succeeded();
@@ -57,6 +62,17 @@ fn apart(fixture: &Fixture) {
     let (left_server, right_server) = (server(&left).expect("a server"), server(&right).expect("a server"));
     fs_err::write(&mixed, left.replace(&left_server, &right_server)).expect("a file of the test");
     assert!(api::get(Path::new(&mixed), "/readyz").is_err(), "a stranger's certificate was accepted");
+}
+
+/// Of the image that Kiln builds, that is an agent which writes what the launcher writes otherwise.
+fn own_manifest(fixture: &Fixture) {
+    let agents = |cluster: &str| {
+        let sets = Cluster::new(fixture.kiln(), cluster).json(&["get", "daemonsets", "-n", "kube-system"]);
+        items(&sets).filter(|set| set["metadata"]["name"] == "kiln-network").count()
+    };
+    assert_eq!(CLUSTERS.map(agents), [0, 1]);
+    let answer = Cluster::new(fixture.kiln(), CLUSTERS[1]).run_pod(&["hostname", "-i"]);
+    assert!(answer.starts_with("10.244.0."), "{answer}");
 }
 
 fn isolated(fixture: &Fixture) {

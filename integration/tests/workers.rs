@@ -18,6 +18,7 @@ fn workers_join_and_their_pods_reach_each_other() {
     if steps.step("create waits until all nodes are ready", || create(&fixture)) {
         nodes_are_as_configured(&fixture, &mut steps);
         pods_reach_each_other(&fixture, &mut steps);
+        steps.step("a node that gets another pod range is reached there", || range_changes(&fixture));
         steps.step("delete removes all nodes", || {
             let finished = fixture.delete(CLUSTER);
             for node in NODES {
@@ -97,6 +98,44 @@ fn pods_reach_each_other(fixture: &Fixture, steps: &mut Steps) {
             cluster.run_pod_on(NODES[2], &["timeout", "10", "wget", "-qO-", "http://server:8080/passwd"]);
         assert!(answer.contains("root:x:0:0"), "{answer}");
     });
+}
+
+/// A node that registers anew is given the next free range; the agents bring it into the other nodes' routes.
+fn range_changes(fixture: &Fixture) {
+    let kiln = fixture.kiln();
+    let cluster = Cluster::new(kiln, CLUSTER);
+    let node = NODES[2];
+    let range = || cluster.json(&["get", "node", node])["spec"]["podCIDR"].as_str().map(str::to_owned);
+    let agents = ["rollout", "status", "-n", "kube-system", "daemonset/kiln-network", "--timeout=60s"];
+    let _ = kiln.kubectl(CLUSTER, &agents).succeeded();
+    let before = range().expect("it has a range");
+    let _ = kiln.kubectl(CLUSTER, &["delete", "node", node]).succeeded();
+    let _ = kiln.run(&["exec", node, "--", "systemctl", "restart", "kubelet"]).succeeded();
+    let created = ["wait", "--for=create", &format!("node/{node}"), "--timeout=60s"];
+    let _ = kiln.kubectl(CLUSTER, &created).succeeded();
+    let given = ["wait", "--for=jsonpath={.spec.podCIDR}", &format!("node/{node}"), "--timeout=60s"];
+    let _ = kiln.kubectl(CLUSTER, &given).succeeded();
+    let after = range().expect("it has a range");
+    assert_ne!(before, after);
+    let _ = kiln.kubectl(CLUSTER, &agents).succeeded();
+    let ready = ["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=60s"];
+    let _ = kiln.kubectl(CLUSTER, &ready).succeeded();
+
+    let server = cluster.json(&["get", "pod", "server"]);
+    let server = server["status"]["podIP"].as_str().expect("it runs on another node").to_owned();
+    let script = format!("hostname -i; timeout 10 wget -qO- http://{server}:8080/passwd");
+    // The agent writes the range when it learns of it, which the node's readiness does not wait for.
+    let told = (0..10)
+        .map(|_| cluster.run_pod_on(node, &["sh", "-c", &script]))
+        .find(|told| in_range(told.lines().next().unwrap_or_default(), &after))
+        .expect("a pod gets an address of the new range");
+    assert!(told.contains("root:x:0:0"), "{told}");
+}
+
+/// Whether an address is in a range of /24.
+fn in_range(address: &str, range: &str) -> bool {
+    let network = |text: &str| text.rsplit_once('.').map(|(network, _)| network.to_owned());
+    network(address.trim()) == network(range)
 }
 
 /// kubectl's option for a pod of a certain node.
