@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, OwnedFd},
+    fs::Permissions,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
 };
 
@@ -17,7 +21,7 @@ use super::{
 };
 use crate::{
     Error, Paths, Result,
-    cni::{CNI_CONFIG, cni_config},
+    cni::{CNI_CONFIG, PTP_PLUGIN, PTP_PLUGIN_TEXT, cni_config},
     config,
     image::materialise,
     state::{self, NodeRecord, NodeRole},
@@ -93,6 +97,11 @@ pub(super) fn write_files(paths: &Paths, plan: &NodePlan, around: &Surroundings)
     file("etc/resolv.conf", &kiln_network::node_resolv_conf(gateway)?)?;
     if let Some(containerd) = &plan.containerd {
         file(CONTAINERD_CONFIG, containerd)?;
+    }
+    if around.pod_network && around.network.ipv6.is_some() {
+        file(PTP_PLUGIN, PTP_PLUGIN_TEXT)?;
+        fs_err::set_permissions(upper.join(PTP_PLUGIN), Permissions::from_mode(0o755))
+            .map_err(Error::file("make a program of the node executable"))?;
     }
     // The first node is given the first range; what the others get is known when they have joined.
     if plan.first && around.pod_network {
