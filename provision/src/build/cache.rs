@@ -124,7 +124,7 @@ pub(super) fn file_error(what: &'static str, directory: &Path) -> impl Fn(io::Er
     }
 }
 
-/// Removes a directory with all it holds, unless something is mounted in it: that would be emptied too.
+/// Removes a result, a file or a directory with all it holds, unless something is mounted in it: that would be emptied too.
 pub(super) fn remove(directory: &Path) -> Result<()> {
     let removing = |source| Error::File { what: "remove an old result of the build", source };
     let mounts = fs_err::read_to_string("/proc/self/mountinfo").map_err(removing)?;
@@ -133,7 +133,12 @@ pub(super) fn remove(directory: &Path) -> Result<()> {
     if let Some(mount) = points.map(Path::new).find(|point| point.starts_with(directory)) {
         return Err(Error::MountInCache { directory: directory.to_owned(), mount: mount.to_owned() });
     }
-    match fs_err::remove_dir_all(directory) {
+    let removed = match fs_err::symlink_metadata(directory) {
+        Ok(found) if found.is_dir() => fs_err::remove_dir_all(directory),
+        Ok(_) => fs_err::remove_file(directory),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(removing(error)),
         _ => Ok(()),
     }
@@ -197,6 +202,21 @@ mod tests {
         assert!(cache.find("node", "bb").is_some());
         assert!(cache.find("node", "cc").is_some());
         assert!(cache.find("node-files", "zz").is_some());
+    }
+
+    #[tokio::test]
+    async fn results_that_are_files_go_too() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = cache(root.path()).await;
+        for key in ["aa", "bb", "cc"] {
+            let scratch = cache.scratch().unwrap();
+            let made = scratch.path().join("out");
+            fs_err::write(&made, key).unwrap();
+            cache.commit(&made, "layers/node", key).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(15));
+        }
+        assert_eq!(cache.find("layers/node", "aa"), None);
+        assert!(cache.find("layers/node", "cc").is_some());
     }
 
     #[tokio::test]
