@@ -16,8 +16,9 @@ LOCKED := $(if $(CI),--locked)
 CARGO_TEST := cargo test --release $(LOCKED) --no-fail-fast
 # The cluster that `make cluster` makes.
 CLUSTER ?= kind
-# How often `make bench` creates one.
+# How often `make bench` creates a cluster of one node, and one of each other shape.
 RUNS ?= 5
+RUNS_MULTI ?= 3
 
 .PHONY: help cluster node-image build test lint fmt deny unit integration test-vm bench clean \
 	setup-build setup-test
@@ -79,8 +80,11 @@ test-vm: node-image ## run the binary on an emulated host with cgroup v2 and sys
 	elif [ $$? = 3 ]; then echo "VM-SKIPPED: no emulator on this host"; \
 	else exit 1; fi
 
-bench: node-image ## create clusters, print how long it took and what it used
-	KILN_BIN=$(KILN) cargo run --release $(LOCKED) -p kiln-integration --bin bench -- --runs $(RUNS)
+# Wiring comes last: what it leaves to the kernel to take down would be in the way of a cluster.
+bench: node-image setup-test ## create clusters, print how long it took, what it used and what the network carries
+	KILN_BIN=$(KILN) cargo run --release $(LOCKED) -p kiln-integration --bin bench -- \
+		--runs $(RUNS) --runs-multi $(RUNS_MULTI) --throughput
+	cargo bench $(LOCKED) -p kiln-network --bench wiring
 
 clean: ## remove what cargo has built
 	cargo clean

@@ -8,13 +8,12 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
-    process::{Child, Command},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::host::run;
+use crate::Namespace;
 
 /// The host's end of the veth pair.
 const LINK: &str = "kiln-it-outside";
@@ -27,10 +26,10 @@ pub const GREETING: &str = "greetings from outside";
 /// The namespace, its link and the server; all gone when it is dropped.
 #[derive(Debug)]
 pub struct Outside {
-    holder: Child,
     listener: Arc<TcpListener>,
     server: Option<JoinHandle<()>>,
     peers: Arc<Mutex<Vec<IpAddr>>>,
+    _namespace: Namespace,
 }
 
 impl Outside {
@@ -40,29 +39,14 @@ impl Outside {
     /// When a step fails; needs root, iproute2 and util-linux.
     #[must_use]
     pub fn open() -> Self {
-        // It dies with the thread that opens it, so that a killed test leaves no namespace behind.
-        let holder = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--net", "sleep", "3600"])
-            .spawn()
-            .expect("setpriv and unshare (util-linux) run");
-        let namespace = format!("/proc/{}/ns/net", holder.id());
-        wait_for_namespace(&namespace);
-
-        let pid = holder.id().to_string();
-        ip(&["link", "add", "name", LINK, "type", "veth", "peer", "name", "eth0", "netns", &pid]);
-        ip(&["address", "add", &format!("{HOST}/24"), "dev", LINK]);
-        ip(&["link", "set", LINK, "up"]);
-        let enter = format!("--net={namespace}");
-        run("nsenter", &[&enter, "ip", "address", "add", &format!("{SERVER}/24"), "dev", "eth0"]);
-        run("nsenter", &[&enter, "ip", "link", "set", "eth0", "up"]);
-
-        let listener = Arc::new(listen_in(namespace));
+        let namespace = Namespace::open(LINK, HOST, SERVER);
+        let listener = Arc::new(listen_in(namespace.path()));
         let peers = Arc::new(Mutex::new(Vec::new()));
         let server = thread::spawn({
             let (listener, peers) = (Arc::clone(&listener), Arc::clone(&peers));
             move || serve(&listener, &peers)
         });
-        Self { holder, listener, server: Some(server), peers }
+        Self { listener, server: Some(server), peers, _namespace: namespace }
     }
 
     /// Where the server listens.
@@ -91,20 +75,6 @@ impl Drop for Outside {
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }
-        // The namespace may outlive its last process for a moment; the link must not.
-        let _ = Command::new("ip").args(["link", "delete", LINK]).status();
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
-
-fn wait_for_namespace(namespace: &str) {
-    let own = fs_err::read_link("/proc/self/ns/net").expect("the kernel has network namespaces");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while fs_err::read_link(namespace).ok().is_none_or(|other| other == own) {
-        assert!(Instant::now() < deadline, "unshare made no network namespace");
-        // Nothing tells when another process changes its namespace.
-        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -141,8 +111,4 @@ fn skip_request(stream: &mut TcpStream) {
             _ => return,
         }
     }
-}
-
-fn ip(args: &[&str]) {
-    run("ip", args);
 }

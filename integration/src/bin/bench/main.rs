@@ -1,46 +1,59 @@
-//! `make bench`: creates a cluster some times over and tells how long it took and what it used, seen from outside.
+//! `make bench`: creates clusters of some shapes some times over and tells how long it took and what they used, seen from
+//! outside; and how much TCP their network carries.
 //!
 //! Nothing of Kiln's own timing is used. Time zero is the start of the `kiln create` process. The marks:
 //!
 //! * *created*: the process has ended (no `--wait`);
 //! * *api*: `/readyz` answered "ok" through the published port, asked every [`marks::PERIOD`];
-//! * *node*: the node's Ready condition, by a watch;
+//! * *nodes*: all nodes of the shape have registered and are Ready, by a watch;
 //! * *dns*: both CoreDNS pods Ready, by a watch;
-//! * *pod*: a pod that was made at the *node* mark got an answer for `kubernetes.default`, by the time stamp that the
+//! * *pod*: a pod that was made at the *nodes* mark got an answer for `kubernetes.default`, by the time stamp that its
 //!   node's container runtime gave its line of log.
+//!
+//! For the throughput see [`throughput`] and [`transfer`].
 
 #![forbid(unsafe_code)]
 
+mod boot;
 mod marks;
+mod plain;
 mod report;
+mod shape;
+mod site;
+mod throughput;
+mod transfer;
 mod usage;
 
-use std::{
-    error::Error,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
-    time::{Instant, SystemTime},
-};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
+use boot::Boot;
 use clap::Parser;
-use kiln_integration::{Kiln, disk, fixture};
-use marks::Marks;
-use report::Run;
+use report::Boots;
 use serde_json::json;
-
-/// As the clusters of tests, so that what a killed run leaves is removed by the next test too.
-const CLUSTER: &str = "it-bench";
-const NODE: &str = "it-bench-control-plane";
+use shape::Shape;
+use site::Site;
+use throughput::Throughput;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// Measure how long creating and deleting a cluster takes, and what it uses.
+/// Measure how long creating and deleting clusters takes, what they use and what their network carries.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many clusters to create, one after another
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Which clusters to create: control planes, or control planes and workers as 3+2; repeatable
+    #[arg(long = "shape", value_name = "SHAPE", default_values_t = Shape::DEFAULT)]
+    shapes: Vec<Shape>,
+    /// How many clusters of one node to create, one after another; none with 0
+    #[arg(long, default_value_t = 5)]
     runs: u16,
+    /// How many clusters of each other shape
+    #[arg(long, default_value_t = 3)]
+    runs_multi: u16,
+    /// Measure what the network of one more cluster, with two workers, carries
+    #[arg(long)]
+    throughput: bool,
+    /// How many transfers to measure each way
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    transfers: u16,
     /// Node image, in place of the default one
     #[arg(long)]
     image: Option<String>,
@@ -50,7 +63,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::tell(&format!("bench: {error}"));
@@ -59,31 +72,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    let directory = tempfile::Builder::new().prefix("it-bench-").tempdir()?;
-    let kubeconfig = directory.path().join("kubeconfig");
-    let kiln = Kiln::new(Kiln::locate()?, vec![("KUBECONFIG".to_owned(), kubeconfig.into())]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // What a killed run may have left would be in the way.
-    let _ = kiln.run(&["delete", "cluster", "--name", CLUSTER]);
+fn run(arguments: Arguments) -> Result<()> {
+    let site = Site::open(arguments.image)?;
+    let boots = boots(&site, &arguments.shapes, arguments.runs, arguments.runs_multi)?;
+    report::boots(&boots)?;
+    let throughput = if arguments.throughput {
+        let measured = Throughput::measure(&site, arguments.transfers)?;
+        report::throughput(&measured)?;
+        Some(measured)
+    } else {
+        None
+    };
 
-    let mut runs = Vec::new();
-    for number in 1..=arguments.runs {
-        let result = runtime.block_on(measure(&kiln, arguments.image.as_deref(), directory.path()));
-        let started = Instant::now();
-        let deleted = kiln.run(&["delete", "cluster", "--name", CLUSTER]);
-        let delete = started.elapsed().as_secs_f64();
-        let mut measured = result?;
-        if deleted.code() != 0 {
-            return Err(deleted.report().into());
-        }
-        measured.delete_seconds = delete;
-        report::tell(&format!("run {number} of {}: {}", arguments.runs, measured.line()));
-        runs.push(measured);
-    }
-
-    report::table(&runs)?;
-    let json = json!({ "machine": report::machine(), "runs": runs });
+    let json = json!({ "machine": report::machine(), "boots": boots, "throughput": throughput });
     let text = serde_json::to_string_pretty(&json)?;
     if let Some(file) = &arguments.json {
         fs_err::write(file, format!("{text}\n"))?;
@@ -91,54 +92,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     report::result(&format!("\n{text}\n"))
 }
 
-async fn measure(kiln: &Kiln, image: Option<&str>, directory: &Path) -> Result<Run> {
-    let (state_root, _) = fixture::roots();
-    // The port is chosen here, so that the API can be asked before there is a kubeconfig for it.
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let config = directory.join("config.yaml");
-    let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  apiServerPort: ";
-    fs_err::write(&config, format!("{text}{port}\n"))?;
-
-    let free = disk::free_bytes(&state_root);
-    let own_cpu = usage::children_cpu_seconds()?;
-    let mut command = tokio::process::Command::from(kiln.command());
-    command.args(["create", "cluster", "--name", CLUSTER, "--config"]).arg(&config);
-    if let Some(image) = image {
-        command.args(["--image", image]);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-
-    let start = SystemTime::now();
-    let child = command.spawn()?;
-    let peak = usage::Peak::watch(CLUSTER);
-    let create = async {
-        let output = child.wait_with_output().await?;
-        let seconds = marks::since(start);
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+/// Creates and deletes clusters. The shapes take turns, so that a busy hour of the host is not all one's.
+fn boots(site: &Site, shapes: &[Shape], runs: u16, runs_multi: u16) -> Result<Vec<Boots>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wanted = |shape: Shape| if shape == Shape::ONE_NODE { runs } else { runs_multi };
+    let shapes = shapes.iter().copied().filter(|shape| wanted(*shape) > 0);
+    let mut all: Vec<Boots> = shapes.map(|shape| Boots { shape, runs: Vec::new() }).collect();
+    for number in 1..=runs.max(runs_multi) {
+        for Boots { shape, runs } in all.iter_mut().filter(|boots| number <= wanted(boots.shape)) {
+            let boot = Boot::measure(site, &runtime, *shape)?;
+            report::tell(&format!("{shape}, run {number} of {}: {}", wanted(*shape), boot.line()));
+            runs.push(boot);
         }
-        Ok::<f64, Box<dyn Error>>(seconds)
-    };
-    let admin = state_root.join("clusters").join(CLUSTER).join("nodes").join(NODE).join("upper");
-    let observe = Marks::observe(start, admin.join("etc/kubernetes/admin.conf"), port, CLUSTER);
-    let (created_seconds, marks) = tokio::try_join!(create, observe)?;
-
-    let create_cpu_seconds = usage::children_cpu_seconds()? - own_cpu;
-    let cluster_cpu_seconds = usage::cpu_seconds(CLUSTER)?;
-    let shared = disk::linked_files(&state_root.join("images"));
-    Ok(Run {
-        created_seconds,
-        api_seconds: marks.api,
-        node_seconds: marks.node,
-        dns_seconds: marks.dns,
-        pod_seconds: marks.pod,
-        api_cpu_seconds: marks.api_cpu,
-        cpu_seconds: cluster_cpu_seconds + create_cpu_seconds,
-        create_cpu_seconds,
-        peak_bytes: peak.bytes().await,
-        anonymous_bytes: usage::anonymous_bytes(CLUSTER),
-        disk_bytes: disk::own_bytes(&state_root.join("clusters").join(CLUSTER), &shared),
-        disk_free_bytes: free.saturating_sub(disk::free_bytes(&state_root)),
-        delete_seconds: 0.0,
-    })
+    }
+    Ok(all)
 }

@@ -32,7 +32,7 @@ const ANSWERED: &str = "answered";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks {
     pub(crate) api: f64,
-    pub(crate) node: f64,
+    pub(crate) nodes: f64,
     pub(crate) dns: f64,
     pub(crate) pod: f64,
     pub(crate) api_cpu: f64,
@@ -40,8 +40,14 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// Waits for all marks. `admin` is kubeadm's kubeconfig in the node's file system, which is there before anything
-    /// answers; `port` is where the API is published on 127.0.0.1.
-    pub(crate) async fn observe(start: SystemTime, admin: PathBuf, port: u16, cluster: &str) -> Result<Self> {
+    /// answers; `port` is where the API is published on 127.0.0.1; `expected` nodes will register.
+    pub(crate) async fn observe(
+        start: SystemTime,
+        admin: PathBuf,
+        port: u16,
+        cluster: &str,
+        expected: usize,
+    ) -> Result<Self> {
         let watch = async {
             let client = connect(&admin, port).await;
             let api = since(start);
@@ -49,11 +55,13 @@ impl Marks {
             let nodes = Api::<Node>::all(client.clone());
             let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
             let user = Api::<Pod>::default_namespaced(client);
-            let node_then_pod = async {
-                holds(&nodes, "", |all| !all.is_empty() && all.values().all(node_is_ready)).await;
-                let node = since(start);
+            let nodes_then_pod = async {
+                let ready =
+                    |all: &BTreeMap<String, Node>| all.len() == expected && all.values().all(node_is_ready);
+                holds(&nodes, "", ready).await;
+                let nodes = since(start);
                 let pod = ask_dns(&user).await? - epoch(start);
-                Ok::<_, Box<dyn std::error::Error>>((node, pod))
+                Ok::<_, Box<dyn std::error::Error>>((nodes, pod))
             };
             let dns = async {
                 let both =
@@ -61,8 +69,8 @@ impl Marks {
                 holds(&system, "k8s-app=kube-dns", both).await;
                 Ok(since(start))
             };
-            let ((node, pod), dns) = tokio::try_join!(node_then_pod, dns)?;
-            Ok(Self { api, node, dns, pod, api_cpu })
+            let ((nodes, pod), dns) = tokio::try_join!(nodes_then_pod, dns)?;
+            Ok(Self { api, nodes, dns, pod, api_cpu })
         };
         tokio::time::timeout(LIMIT, watch).await.map_err(|_| format!("no cluster after {LIMIT:?}"))?
     }

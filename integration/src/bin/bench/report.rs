@@ -5,90 +5,97 @@ use std::io::{Write, stderr, stdout};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Result, marks};
+use crate::{Result, boot::Boot, marks, shape::Shape, throughput::Throughput, transfer};
 
-/// One creation and deletion. Times are from the start of `kiln create`, but for the deletion's own.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Run {
-    /// `kiln create` has ended.
-    pub(crate) created_seconds: f64,
-    /// The API is ready.
-    pub(crate) api_seconds: f64,
-    /// The node is Ready.
-    pub(crate) node_seconds: f64,
-    /// Both CoreDNS pods are Ready.
-    pub(crate) dns_seconds: f64,
-    /// A pod has got an answer about a Service.
-    pub(crate) pod_seconds: f64,
-    /// CPU time of the cluster up to the API's mark.
-    pub(crate) api_cpu_seconds: f64,
-    /// CPU time of the cluster and of `kiln create` up to the last mark.
-    pub(crate) cpu_seconds: f64,
-    /// The part of `kiln create` in it.
-    pub(crate) create_cpu_seconds: f64,
-    /// The most memory at once, page cache included.
-    pub(crate) peak_bytes: u64,
-    /// Memory without page cache at the last mark.
-    pub(crate) anonymous_bytes: Option<u64>,
-    /// What the cluster's directory holds for itself at the last mark.
-    pub(crate) disk_bytes: u64,
-    /// By how much the file system has become fuller, by whatever cause.
-    pub(crate) disk_free_bytes: u64,
-    /// `kiln delete cluster`.
-    pub(crate) delete_seconds: f64,
-}
-
-impl Run {
-    /// The marks in one line.
-    pub(crate) fn line(&self) -> String {
-        format!(
-            "created {:.1} s, api {:.1}, node {:.1}, dns {:.1}, pod {:.1}; {:.1} CPU-s; deleted in {:.2} s",
-            self.created_seconds,
-            self.api_seconds,
-            self.node_seconds,
-            self.dns_seconds,
-            self.pod_seconds,
-            self.cpu_seconds,
-            self.delete_seconds
-        )
-    }
-}
-
-type Row = (&'static str, &'static str, usize, fn(&Run) -> Option<f64>);
+type Row = (&'static str, &'static str, usize, fn(&Boot) -> Option<f64>);
 
 /// Name, unit, digits after the point, value.
 const ROWS: [Row; 13] = [
-    ("create has ended", "s", 1, |run| Some(run.created_seconds)),
-    ("API ready", "s", 1, |run| Some(run.api_seconds)),
-    ("node Ready", "s", 1, |run| Some(run.node_seconds)),
-    ("CoreDNS 2/2 Ready", "s", 1, |run| Some(run.dns_seconds)),
-    ("pod's lookup answered", "s", 1, |run| Some(run.pod_seconds)),
-    ("CPU to API ready", "CPU-s", 1, |run| Some(run.api_cpu_seconds)),
-    ("CPU to the end", "CPU-s", 1, |run| Some(run.cpu_seconds)),
-    ("  of it kiln create", "CPU-s", 2, |run| Some(run.create_cpu_seconds)),
-    ("peak memory with page cache", "MiB", 0, |run| Some(mebibytes(run.peak_bytes))),
-    ("memory without page cache", "MiB", 0, |run| run.anonymous_bytes.map(mebibytes)),
-    ("disk of the cluster alone", "MiB", 1, |run| Some(mebibytes(run.disk_bytes))),
-    ("disk, by free space", "MiB", 1, |run| Some(mebibytes(run.disk_free_bytes))),
-    ("delete", "s", 2, |run| Some(run.delete_seconds)),
+    ("create has ended", "s", 1, |boot| Some(boot.created_seconds)),
+    ("API ready", "s", 1, |boot| Some(boot.api_seconds)),
+    ("all nodes Ready", "s", 1, |boot| Some(boot.nodes_seconds)),
+    ("CoreDNS 2/2 Ready", "s", 1, |boot| Some(boot.dns_seconds)),
+    ("pod's lookup answered", "s", 1, |boot| Some(boot.pod_seconds)),
+    ("CPU to API ready", "CPU-s", 1, |boot| Some(boot.api_cpu_seconds)),
+    ("CPU to the end", "CPU-s", 1, |boot| Some(boot.cpu_seconds)),
+    ("  of it kiln create", "CPU-s", 2, |boot| Some(boot.create_cpu_seconds)),
+    ("peak memory with page cache", "MiB", 0, |boot| Some(mebibytes(boot.peak_bytes))),
+    ("memory without page cache", "MiB", 0, |boot| boot.anonymous_bytes.map(mebibytes)),
+    ("disk of the cluster alone", "MiB", 1, |boot| Some(mebibytes(boot.disk_bytes))),
+    ("disk, by free space", "MiB", 1, |boot| Some(mebibytes(boot.disk_free_bytes))),
+    ("delete", "s", 2, |boot| Some(boot.delete_seconds)),
 ];
 
-/// Prints minimum, median and maximum of each measurement as a table that Markdown takes too.
-pub(crate) fn table(runs: &[Run]) -> Result<()> {
-    let mut text = format!("\n| {} creates | min | median | max | |\n|---|--:|--:|--:|---|\n", runs.len());
-    for (name, unit, digits, value) in ROWS {
-        let values: Vec<f64> = runs.iter().filter_map(value).collect();
-        if let Some((least, middle, most)) = spread(values) {
-            text.push_str(&format!(
-                "| {name} | {least:.digits$} | {middle:.digits$} | {most:.digits$} | {unit} |\n"
-            ));
+/// All creations of one shape.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Boots {
+    pub(crate) shape: Shape,
+    pub(crate) runs: Vec<Boot>,
+}
+
+/// Prints minimum, median and maximum of each measurement, a table for each shape that Markdown takes too, and then how the
+/// shapes compare with one node.
+pub(crate) fn boots(all: &[Boots]) -> Result<()> {
+    for Boots { shape, runs } in all {
+        let mut text = header(&format!("{shape}: {} creates", runs.len()));
+        for (name, unit, digits, value) in ROWS {
+            text.push_str(&row(name, runs.iter().filter_map(value).collect(), digits, unit));
+        }
+        result(&text)?;
+    }
+    if !all.is_empty() {
+        let period = marks::PERIOD.as_millis();
+        result(&format!(
+            "\nAPI ready is asked every {period} ms, nodes and CoreDNS are watched, the pod's answer has its own time \
+             stamp.\n"
+        ))?;
+    }
+    comparison(all)
+}
+
+fn comparison(all: &[Boots]) -> Result<()> {
+    let median = |boots: &Boots| {
+        let (_, median, _) = spread(boots.runs.iter().map(|boot| boot.nodes_seconds).collect())?;
+        Some(median)
+    };
+    let one_node = all.iter().find(|boots| boots.shape == Shape::ONE_NODE).and_then(median);
+    let Some(one_node) = one_node.filter(|_| all.len() > 1) else {
+        return Ok(());
+    };
+    let mut text = "\n| all nodes Ready | median | of one node's |\n|---|--:|--:|\n".to_owned();
+    for boots in all {
+        if let Some(median) = median(boots) {
+            text.push_str(&format!("| {} | {median:.1} s | {:.2} |\n", boots.shape, median / one_node));
         }
     }
-    let period = marks::PERIOD.as_millis();
-    text.push_str(&format!(
-        "\nAPI ready is asked every {period} ms, node and CoreDNS are watched, the pod's answer has "
-    ));
-    text.push_str("its own time stamp.\n");
+    result(&text)
+}
+
+/// Prints how much each way carries, and which part that is of what a plain veth pair carries to the same receiver.
+pub(crate) fn throughput(measured: &Throughput) -> Result<()> {
+    const GIBIBYTE: u64 = 1 << 30;
+    let Throughput { pod_seconds, plain_wget_seconds, node_port_seconds, plain_seconds } = measured;
+    let rates = |seconds: &[f64]| seconds.iter().copied().map(transfer::rate).collect::<Vec<_>>();
+    let ways = [
+        ("pod to pod of another worker, to wget", pod_seconds),
+        ("plain veth pair to host, to wget", plain_wget_seconds),
+        ("NodePort to host, to the benchmark", node_port_seconds),
+        ("plain veth pair to host, to the benchmark", plain_seconds),
+    ];
+    let transfers = format!("{} transfers of {} GiB", pod_seconds.len(), transfer::SIZE / GIBIBYTE);
+    let mut text = header(&transfers);
+    for (name, seconds) in ways {
+        text.push_str(&row(name, rates(seconds), 2, "Gbit/s"));
+    }
+    text.push_str("\n| of a plain veth pair's median | |\n|---|--:|\n");
+    for (name, seconds, plain) in [
+        ("pod to pod of another worker", pod_seconds, plain_wget_seconds),
+        ("NodePort to host", node_port_seconds, plain_seconds),
+    ] {
+        if let (Some((_, way, _)), Some((_, plain, _))) = (spread(rates(seconds)), spread(rates(plain))) {
+            text.push_str(&format!("| {name} | {:.2} |\n", way / plain));
+        }
+    }
     result(&text)
 }
 
@@ -120,6 +127,18 @@ pub(crate) fn result(text: &str) -> Result<()> {
     Ok(stdout().write_all(text.as_bytes())?)
 }
 
+/// The head of a table of minima, medians and maxima.
+fn header(title: &str) -> String {
+    format!("\n| {title} | min | median | max | |\n|---|--:|--:|--:|---|\n")
+}
+
+/// A row of it; nothing where nothing was measured.
+fn row(name: &str, values: Vec<f64>, digits: usize, unit: &str) -> String {
+    spread(values).map_or_else(String::new, |(least, middle, most)| {
+        format!("| {name} | {least:.digits$} | {middle:.digits$} | {most:.digits$} | {unit} |\n")
+    })
+}
+
 fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -138,6 +157,12 @@ fn mebibytes(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_of_what_was_measured() {
+        assert_eq!(row("delete", vec![0.5, 0.25], 2, "s"), "| delete | 0.25 | 0.38 | 0.50 | s |\n");
+        assert_eq!(row("delete", Vec::new(), 2, "s"), "");
+    }
 
     #[test]
     fn medians_lie_in_the_middle() {
