@@ -42,6 +42,18 @@ impl<'a> Cluster<'a> {
         self.run_pod_with(&format!(r#"{{"spec":{{"nodeName":"{node}"}}}}"#), command)
     }
 
+    /// What a pod is answered at an address, on a certain node or anywhere. It asks again for half a minute: a new Service is
+    /// known to the name servers, and to every node's rules, only after a while.
+    #[track_caller]
+    pub fn fetch(self, node: Option<&str>, url: &str) -> String {
+        let script = format!("until timeout 5 wget -qO- {url}; do sleep 0.2; done");
+        let command = ["timeout", "30", "sh", "-c", &script];
+        match node {
+            Some(node) => self.run_pod_on(node, &command),
+            None => self.run_pod(&command),
+        }
+    }
+
     #[track_caller]
     fn run_pod_with(self, overrides: &str, command: &[&str]) -> String {
         const POD: &str = "probe";

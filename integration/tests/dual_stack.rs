@@ -127,7 +127,7 @@ fn services(fixture: &Fixture, steps: &mut Steps) {
         for address in addresses {
             let address: IpAddr = address.parse().expect("an address");
             let url = format!("http://{}/passwd", SocketAddr::new(address, 80));
-            let answer = cluster.run_pod_on(CONTROL_PLANE, &["timeout", "10", "wget", "-qO-", &url]);
+            let answer = cluster.fetch(Some(CONTROL_PLANE), &url);
             assert!(answer.contains("root:x:0:0"), "{url}: {answer}");
         }
     });
@@ -145,7 +145,7 @@ fn services(fixture: &Fixture, steps: &mut Steps) {
         assert_eq!(ips.len(), 2, "{pod}");
         for ip in ips {
             let url = format!("http://{}/passwd", SocketAddr::new(ip, 8080));
-            let answer = cluster.run_pod_on(CONTROL_PLANE, &["timeout", "10", "wget", "-qO-", &url]);
+            let answer = cluster.fetch(Some(CONTROL_PLANE), &url);
             assert!(answer.contains("root:x:0:0"), "{url}: {answer}");
         }
     });

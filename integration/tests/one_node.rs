@@ -205,15 +205,14 @@ fn workloads_run(fixture: &Fixture, steps: &mut Steps) {
     if deployed {
         steps.step("its Service answers by name from a pod", || {
             for name in ["web", "web.default.svc.cluster.local"] {
-                let answer =
-                    cluster(fixture).run_pod(&["timeout", "10", "wget", "-qO-", &format!("http://{name}/")]);
+                let answer = cluster(fixture).fetch(None, &format!("http://{name}/"));
                 assert!(answer.contains("first written by web-"), "{answer}");
             }
         });
         steps.step("kubectl run -it has a terminal", || {
             let line = format!(
                 "{} kubectl --name {CLUSTER} -- run terminal -it --rm --restart=Never --image={BUSYBOX} \
-                 --image-pull-policy=IfNotPresent -- sh -c 'sleep 1; tty; timeout 10 wget -qO- http://web/'",
+                 --image-pull-policy=IfNotPresent -- sh -c 'for i in 1 2 3 4 5; do sleep 1; tty; done; timeout 10 wget -qO- http://web/'",
                 kiln.binary().display()
             );
             let finished = kiln.run_other("script", &["-qec", &line, "/dev/null"], LONG).succeeded();

@@ -94,8 +94,7 @@ fn pods_reach_each_other(fixture: &Fixture, steps: &mut Steps) {
         assert!(log.contains(&own), "the server saw another address than {own}:\n{log}");
     });
     steps.step("a Service answers from the other worker", || {
-        let answer =
-            cluster.run_pod_on(NODES[2], &["timeout", "10", "wget", "-qO-", "http://server:8080/passwd"]);
+        let answer = cluster.fetch(Some(NODES[2]), "http://server:8080/passwd");
         assert!(answer.contains("root:x:0:0"), "{answer}");
     });
 }

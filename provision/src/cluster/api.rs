@@ -4,7 +4,7 @@ use std::{fmt::Debug, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
 use kube::{
     Client, Config,
     api::{Api, Patch, PatchParams},
@@ -114,6 +114,22 @@ pub(super) async fn pod_ranges(client: &Client, node: &str) -> Vec<IpNet> {
         (!parsed.is_empty()).then_some(parsed)
     };
     first_match(Api::all(client.clone()), only, ranges).await
+}
+
+/// How long kube-controller-manager may take to sign what joining nodes look for. They ask for it themselves, but only every
+/// five seconds.
+const SIGNED: Duration = Duration::from_secs(30);
+
+/// Returns when nodes can join: the cluster's public information is there and signed with a bootstrap token, or has not been
+/// for so long that the nodes had better find out why.
+pub(super) async fn joinable(client: &Client) {
+    let only = watcher::Config::default().fields("metadata.name=cluster-info");
+    let signed = |information: ConfigMap| {
+        let mut keys = information.data.iter().flat_map(|data| data.keys());
+        keys.any(|key| key.starts_with("jws-kubeconfig-")).then_some(())
+    };
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "kube-public");
+    let _ = tokio::time::timeout(SIGNED, first_match(api, only, signed)).await;
 }
 
 /// Returns when the namespace `default` has its service account. The API refuses every pod until then.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use kiln_runtime::{ExecSpec, Process, exec_command};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::Notify,
+};
 
 use super::node::ADMIN_CONF;
 use crate::{Error, KubeadmFailure, Reporter, Result};
@@ -17,13 +20,28 @@ pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
 /// Lines of a log that are shown when a node fails: enough to see the cause, little enough to be read.
 const TAIL: usize = 25;
 
-/// Runs `kubeadm init` in a node. Everything it prints goes to `log`.
+/// What kubeadm prints after it has made everything that joining nodes need, and before it installs add-ons.
+const ANNOUNCED: &str = "[kubelet-finalize]";
+
+/// Runs `kubeadm init` in a node. Everything it prints goes to `log`. `announced` is told when other nodes may join, where
+/// this kubeadm says so.
 ///
 /// # Errors
 /// [`KubeadmFailure`] with the end of what it and kubelet said.
-pub(super) async fn init(node: &str, process: &Process, log: &Path, reporter: &dyn Reporter) -> Result<()> {
+pub(super) async fn init(
+    node: &str,
+    process: &Process,
+    log: &Path,
+    reporter: &dyn Reporter,
+    announced: &Notify,
+) -> Result<()> {
     let args = ["kubeadm", "init", "--config", KUBEADM_CONF, "--skip-token-print", "--v=6"];
-    run(node, process, &args, log, reporter).await
+    let told = |line: &str| {
+        if line.starts_with(ANNOUNCED) {
+            announced.notify_one();
+        }
+    };
+    run(node, process, &args, log, reporter, &told).await
 }
 
 /// Runs `kubeadm join` in a node. Everything it prints goes to `log`.
@@ -31,7 +49,7 @@ pub(super) async fn init(node: &str, process: &Process, log: &Path, reporter: &d
 /// # Errors
 /// [`KubeadmFailure`] with the end of what it and kubelet said.
 pub(super) async fn join(node: &str, process: &Process, log: &Path, reporter: &dyn Reporter) -> Result<()> {
-    run(node, process, &["kubeadm", "join", "--config", KUBEADM_CONF, "--v=6"], log, reporter).await
+    run(node, process, &["kubeadm", "join", "--config", KUBEADM_CONF, "--v=6"], log, reporter, &|_| {}).await
 }
 
 async fn run(
@@ -40,6 +58,7 @@ async fn run(
     args: &[&str],
     log: &Path,
     reporter: &dyn Reporter,
+    told: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
     let output = fs_err::File::create(log).map_err(Error::file("make kubeadm's log"))?;
     let spec = ExecSpec {
@@ -67,6 +86,7 @@ async fn run(
     while let Some(line) = lines.next_line().await.map_err(Error::file("read kubeadm's output"))? {
         std::io::Write::write_all(&mut output, format!("{line}\n").as_bytes())
             .map_err(Error::file("write kubeadm's log"))?;
+        told(&line);
         if let Some(step) = line.strip_prefix('[') {
             reporter.step(&format!("{node}: [{step}"));
         }

@@ -1,20 +1,17 @@
 //! Making a cluster.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use kiln_network::Endpoint;
-
 use super::{
     Cancel, api,
     blocking::Steps,
-    bootstrap::{self, KUBEADM_CONF},
-    cni, controllers, delete, demands, inside, join, load_balancer, manifest,
-    node::{self, ADMIN_CONF, StartedNode, Surroundings},
-    plan::{API_PORT, NodePlan},
+    bootstrap::KUBEADM_CONF,
+    delete, demands, inside, kubernetes, load_balancer,
+    node::{self, StartedNode, Surroundings},
+    plan::NodePlan,
     publication,
     reserve::{Reserved, ensure_images, image_names, reserve},
 };
@@ -201,46 +198,7 @@ async fn make(
 
     phase(reporter, "Writing configuration 📜", configure(&nodes, reporter)).await?;
 
-    let Some(first) = nodes.iter().find(|node| node.plan.first) else {
-        return Err(Error::NotSupported { feature: "a cluster without a control plane".to_owned() });
-    };
-    let (admin_conf, client) = phase(reporter, "Starting control-plane 🕹️", async {
-        let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
-        bootstrap::init(&first.plan.name, &first.process, &log, reporter).await?;
-        let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-        let client = api::connect(&admin_conf, &node_url(first, &config.networking)).await?;
-        if nodes.len() == 1 {
-            api::make_schedulable(&client, &first.plan.name).await?;
-        }
-        Ok((admin_conf, client))
-    })
-    .await?;
-
-    if !config.networking.disable_default_cni {
-        // The launcher's configuration has been there since before kubelet started; that of other nodes follows when
-        // they join.
-        let install = async {
-            if around.pod_network { Ok(()) } else { cni::install(first, &client, name, config).await }
-        };
-        phase(reporter, "Installing CNI 🔌", install).await?;
-    }
-    let caught_up = controllers::caught_up(&client, &nodes, &around);
-    let storage = install_storage(first, &client);
-    if nodes.len() == 1 {
-        phase(reporter, "Installing StorageClass 💾", async {
-            storage.await?;
-            reporter.step("waiting for the default service account");
-            controllers::bounded(caught_up, reporter).await
-        })
-        .await?;
-    } else {
-        phase(reporter, "Installing StorageClass 💾", storage).await?;
-        join::join_all(paths, name, &nodes, caught_up, reporter).await?;
-        if around.pod_network && cni::is_agent(first) {
-            reporter.step("installing the network agent");
-            cni::install(first, &client, name, config).await?;
-        }
-    }
+    let (admin_conf, client) = kubernetes::bring_up(paths, &nodes, &around, config, reporter).await?;
     wait_ready(&client, &nodes, options.wait, reporter).await?;
 
     let server = format!("https://{}", record.api);
@@ -297,23 +255,6 @@ async fn configure(nodes: &[StartedNode], reporter: &dyn Reporter) -> Result<()>
         node.notice.booted(&node.plan.name, &node.process).await?;
     }
     Ok(())
-}
-
-fn node_url(node: &StartedNode, networking: &config::Networking) -> String {
-    // The node's own address: it is in the API server's certificate, and no translation is needed to get there.
-    let Endpoint { ipv4, ipv6, .. } = node.plan.endpoint;
-    let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
-    let address = if networking.prefers_ipv6() { ipv6.or(ipv4) } else { ipv4.or(ipv6) };
-    let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
-    format!("https://{}", SocketAddr::new(address, API_PORT))
-}
-
-/// Where kind's contract puts the manifest of the default StorageClass.
-const STORAGE_MANIFEST: &str = "/kind/manifests/default-storage.yaml";
-
-async fn install_storage(node: &StartedNode, client: &kube::Client) -> Result<()> {
-    let text = inside::read(&node.process, &node.plan.name, STORAGE_MANIFEST)?;
-    manifest::apply(client, STORAGE_MANIFEST, &text).await
 }
 
 async fn wait_ready(

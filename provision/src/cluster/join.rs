@@ -1,13 +1,20 @@
 //! Bringing more nodes into a cluster that has one.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::{Pin, pin},
+    task::Context,
 };
 
-use futures_util::future::{maybe_done, try_join_all};
+use futures_util::future::{MaybeDone, maybe_done, try_join_all};
+use tokio::sync::watch;
 
-use super::{bootstrap, controllers, create::phase, inside, node::StartedNode};
+use super::{
+    bootstrap, controllers,
+    create::phase,
+    inside,
+    node::{StartedNode, Surroundings},
+};
 use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole};
 
 /// What the control planes of a cluster must have in common, as kubeadm lays it out in `/etc/kubernetes/pki`; each makes
@@ -29,29 +36,34 @@ const PKI: &str = "/etc/kubernetes/pki";
 /// join as learners, and one that finds the learners' places taken tries again (kubeadm's EtcdLearnerMode, beta in 1.29).
 const PARALLEL_SINCE: u32 = 29;
 
-/// Joins all other nodes side by side, and shows it in kind's two phases. `network` is made meanwhile: nodes get their pod
-/// ranges while others still join.
-///
-/// # Errors
-/// What failed first, on the node that it names.
-pub(super) async fn join_all(
-    paths: &Paths,
-    cluster: &str,
-    nodes: &[StartedNode],
-    network: impl Future<Output = Result<()>>,
-    reporter: &dyn Reporter,
-) -> Result<()> {
-    let join = |node: &StartedNode| {
-        let log = bootstrap::log_path(&paths.node(cluster, &node.plan.name));
-        let (name, process) = (node.plan.name.clone(), node.process.clone());
-        async move { bootstrap::join(&name, &process, &log, reporter).await }
-    };
-    let of = |role| nodes.iter().filter(move |node| node.plan.role == role && !node.plan.first);
-    let mut network = pin!(maybe_done(network));
-    let mut workers = pin!(maybe_done(try_join_all(of(NodeRole::Worker).map(join))));
+/// Work that goes on beside other work, and may be polled after its end.
+type Job<'a> = MaybeDone<Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>>;
 
-    if of(NodeRole::ControlPlane).next().is_some() {
-        let joins = async {
+/// The nodes that follow the first, and the network between all of them. Everything waits for the API, and then goes on side
+/// by side, whatever phase is shown.
+pub(super) struct Followers<'a> {
+    control_planes: Option<Job<'a>>,
+    workers: Option<Job<'a>>,
+    network: Job<'a>,
+}
+
+impl<'a> Followers<'a> {
+    /// Work that begins when there is a client in `opened`, and when it is polled.
+    pub(super) fn new(
+        paths: &'a Paths,
+        nodes: &'a [StartedNode],
+        around: &'a Surroundings,
+        opened: &watch::Receiver<Option<kube::Client>>,
+        reporter: &'a dyn Reporter,
+    ) -> Self {
+        let of = |role| nodes.iter().filter(move |node| node.plan.role == role && !node.plan.first);
+        let join = move |node: &'a StartedNode| {
+            let log = bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
+            async move { bootstrap::join(&node.plan.name, &node.process, &log, reporter).await }
+        };
+        let mut gate = opened.clone();
+        let control_planes = async move {
+            open(&mut gate).await;
             share_keys(nodes)?;
             if joins_in_parallel(nodes) {
                 return try_join_all(of(NodeRole::ControlPlane).map(join)).await.map(drop);
@@ -61,41 +73,88 @@ pub(super) async fn join_all(
             }
             Ok(())
         };
-        // Workers join at the same time; what becomes of them is told in their own phase.
-        let joins = beside(joins, [workers.as_mut(), network.as_mut()]);
-        phase(reporter, "Joining more control-plane nodes 🎮", joins).await?;
-    }
-    let finish = async {
-        beside(workers.as_mut(), [network.as_mut()]).await;
-        workers.as_mut().take_output().transpose()?;
-        reporter.step("waiting for the nodes' pod ranges");
-        let rest = async {
-            network.as_mut().await;
-            network.as_mut().take_output().unwrap_or(Ok(()))
+        let mut gate = opened.clone();
+        let workers = async move {
+            open(&mut gate).await;
+            try_join_all(of(NodeRole::Worker).map(join)).await.map(drop)
         };
-        controllers::bounded(rest, reporter).await
-    };
-    if of(NodeRole::Worker).next().is_some() {
-        phase(reporter, "Joining worker nodes 🚜", finish).await
-    } else {
-        finish.await
+        let mut gate = opened.clone();
+        let network = async move {
+            let client = open(&mut gate).await;
+            controllers::caught_up(&client, nodes, around).await
+        };
+        Self {
+            control_planes: of(NodeRole::ControlPlane).next().map(|_| job(control_planes)),
+            workers: of(NodeRole::Worker).next().map(|_| job(workers)),
+            network: job(network),
+        }
+    }
+
+    /// Drives `work` to its end, and the followers as far as they get meanwhile.
+    pub(super) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.poll_all(context);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits until the network between the nodes that have joined is there.
+    ///
+    /// # Errors
+    /// What making it says.
+    pub(super) async fn network(&mut self) -> Result<()> {
+        (&mut self.network).await;
+        Pin::new(&mut self.network).take_output().unwrap_or(Ok(()))
+    }
+
+    /// Waits until all nodes have joined and their network is there, and shows it in kind's two phases.
+    ///
+    /// # Errors
+    /// What failed first, on the node that it names.
+    pub(super) async fn finish(mut self, reporter: &dyn Reporter) -> Result<()> {
+        if let Some(control_planes) = self.control_planes.take() {
+            // Workers join at the same time; what becomes of them is told in their own phase.
+            let joined = self.beside(ended(control_planes));
+            phase(reporter, "Joining more control-plane nodes 🎮", joined).await?;
+        }
+        let workers = self.workers.take();
+        let shown = workers.is_some();
+        let rest = async {
+            if let Some(workers) = workers {
+                self.beside(ended(workers)).await?;
+            }
+            reporter.step("waiting for the nodes' pod ranges");
+            controllers::bounded(self.network(), reporter).await
+        };
+        if shown { phase(reporter, "Joining worker nodes 🚜", rest).await } else { rest.await }
+    }
+
+    fn poll_all(&mut self, context: &mut Context<'_>) {
+        let all = self.control_planes.iter_mut().chain(&mut self.workers).chain([&mut self.network]);
+        for job in all {
+            let _ = Pin::new(job).poll(context);
+        }
     }
 }
 
-/// Drives `work` to its end, and others as far as they get meanwhile.
-async fn beside<T, const N: usize>(
-    work: impl Future<Output = T>,
-    mut others: [Pin<&mut dyn Future<Output = ()>>; N],
-) -> T {
-    let mut work = pin!(work);
-    // `MaybeDone` may be polled after its end.
-    poll_fn(|context| {
-        for other in &mut others {
-            let _ = other.as_mut().poll(context);
-        }
-        work.as_mut().poll(context)
-    })
-    .await
+fn job<'a>(work: impl Future<Output = Result<()>> + Send + 'a) -> Job<'a> {
+    maybe_done(Box::pin(work) as Pin<Box<dyn Future<Output = _> + Send + 'a>>)
+}
+
+/// The outcome of a job, waited for.
+async fn ended(mut job: Job<'_>) -> Result<()> {
+    (&mut job).await;
+    Pin::new(&mut job).take_output().unwrap_or(Ok(()))
+}
+
+/// Waits for the API. Never ends if nobody opens it any more: then the creation has failed, and this is dropped with it.
+async fn open(gate: &mut watch::Receiver<Option<kube::Client>>) -> kube::Client {
+    match gate.wait_for(Option::is_some).await.ok().and_then(|client| client.clone()) {
+        Some(client) => client,
+        None => pending().await,
+    }
 }
 
 fn joins_in_parallel(nodes: &[StartedNode]) -> bool {

@@ -13,6 +13,7 @@ mod demands;
 mod engine;
 mod inside;
 mod join;
+mod kubernetes;
 mod load;
 mod load_balancer;
 mod manifest;

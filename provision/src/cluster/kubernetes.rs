@@ -1,0 +1,105 @@
+//! Bringing Kubernetes up in nodes that run.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use kiln_network::Endpoint;
+use tokio::sync::watch;
+
+use super::{
+    api, bootstrap, cni, controllers,
+    create::phase,
+    inside,
+    join::Followers,
+    manifest,
+    node::{ADMIN_CONF, StartedNode, Surroundings},
+    plan::API_PORT,
+};
+use crate::{Error, Paths, Reporter, Result, config};
+
+/// Makes a cluster of the nodes: the first control plane, what belongs into every cluster, and the others. Returns the
+/// administrator's credentials as kubeadm wrote them, and a client with them.
+///
+/// The other nodes begin to join as soon as the first has announced itself, while kubeadm is still installing add-ons
+/// there; they are shown in kind's phases, which come later.
+///
+/// # Errors
+/// What failed first, on the node that it names.
+pub(super) async fn bring_up(
+    paths: &Paths,
+    nodes: &[StartedNode],
+    around: &Surroundings,
+    config: &config::Cluster,
+    reporter: &dyn Reporter,
+) -> Result<(String, kube::Client)> {
+    let Some(first) = nodes.iter().find(|node| node.plan.first) else {
+        return Err(Error::NotSupported { feature: "a cluster without a control plane".to_owned() });
+    };
+    let name = &around.cluster;
+    let (open, opened) = watch::channel(None);
+    let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
+
+    let announced = tokio::sync::Notify::new();
+    let start = async {
+        let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
+        bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
+        announced.notify_one();
+        Ok(())
+    };
+    let admit = async {
+        announced.notified().await;
+        let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
+        let client = api::connect(&admin_conf, &node_url(first, &config.networking)).await?;
+        if nodes.len() == 1 {
+            api::make_schedulable(&client, &first.plan.name).await?;
+        } else {
+            api::joinable(&client).await;
+        }
+        open.send_replace(Some(client.clone()));
+        Ok((admin_conf, client))
+    };
+    let started = followers.beside(async { tokio::try_join!(start, admit).map(|(_, admitted)| admitted) });
+    let (admin_conf, client) = phase(reporter, "Starting control-plane 🕹️", started).await?;
+
+    if !config.networking.disable_default_cni {
+        // The launcher's configuration has been there since before kubelet started; that of other nodes follows when
+        // they join.
+        let install = async {
+            if around.pod_network { Ok(()) } else { cni::install(first, &client, name, config).await }
+        };
+        phase(reporter, "Installing CNI 🔌", followers.beside(install)).await?;
+    }
+    let storage = install_storage(first, &client);
+    if nodes.len() == 1 {
+        phase(reporter, "Installing StorageClass 💾", async {
+            followers.beside(storage).await?;
+            reporter.step("waiting for the default service account");
+            controllers::bounded(followers.network(), reporter).await
+        })
+        .await?;
+    } else {
+        phase(reporter, "Installing StorageClass 💾", followers.beside(storage)).await?;
+        followers.finish(reporter).await?;
+        if around.pod_network && cni::is_agent(first) {
+            reporter.step("installing the network agent");
+            cni::install(first, &client, name, config).await?;
+        }
+    }
+    Ok((admin_conf, client))
+}
+
+fn node_url(node: &StartedNode, networking: &config::Networking) -> String {
+    // The node's own address: it is in the API server's certificate, and no translation is needed to get there.
+    let Endpoint { ipv4, ipv6, .. } = node.plan.endpoint;
+    let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
+    let address = if networking.prefers_ipv6() { ipv6.or(ipv4) } else { ipv4.or(ipv6) };
+    let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    format!("https://{}", SocketAddr::new(address, API_PORT))
+}
+
+/// Where kind's contract puts the manifest of the default StorageClass.
+const STORAGE_MANIFEST: &str = "/kind/manifests/default-storage.yaml";
+
+async fn install_storage(node: &StartedNode, client: &kube::Client) -> Result<()> {
+    let text = inside::read(&node.process, &node.plan.name, STORAGE_MANIFEST)?;
+    manifest::apply(client, STORAGE_MANIFEST, &text).await
+}
