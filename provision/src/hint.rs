@@ -1,6 +1,6 @@
 //! What a user can do about an error.
 
-use crate::Error;
+use crate::{Error, config::nearest};
 
 impl Error {
     /// What the user can do about it, where that is known.
@@ -12,15 +12,10 @@ impl Error {
             Self::ClusterExists { name } => {
                 Some(format!("`kiln delete cluster --name {name}` removes it, --name chooses another name"))
             }
-            Self::NoSuchCluster { known, .. }
-            | Self::NoSuchNode { known, .. }
-            | Self::NoNodes { known, .. }
-            | Self::UnknownNode { known, .. } => {
-                Some(match known.as_slice() {
-                    [] => "there is none; `kiln create cluster` makes one".to_owned(),
-                    known => format!("there is {}", known.join(", ")),
-                })
-            }
+            Self::NoSuchCluster { cluster: name, known }
+            | Self::NoSuchNode { node: name, known }
+            | Self::NoNodes { cluster: name, known }
+            | Self::UnknownNode { node: name, known } => Some(meant(name, known)),
             Self::NoSuchImage { .. } => Some(
                 "`kiln build node-image` builds the default one, `kiln images ls` shows what there is"
                     .to_owned(),
@@ -119,5 +114,41 @@ impl Error {
             Self::Config { problems, .. } => problems.hint(),
             _ => None,
         }
+    }
+}
+
+/// What whoever named something that does not exist may have meant.
+fn meant(name: &str, known: &[String]) -> String {
+    match (known, nearest(name, known)) {
+        ([], _) => "there is none; `kiln create cluster` makes one".to_owned(),
+        // A cluster without nodes is known by the very name.
+        (known, Some(near)) if near != name => {
+            let others =
+                if known.len() > 1 { format!(" There is {}", known.join(", ")) } else { String::new() };
+            format!("did you mean {near:?}?{others}")
+        }
+        _ => format!("there is {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_there_leads_to_one_that_is() {
+        let hint = |name: &str, known: &[&str]| {
+            let known = known.iter().map(|name| (*name).to_owned()).collect();
+            Error::NoSuchNode { node: name.to_owned(), known }.hint().unwrap()
+        };
+        assert_eq!(
+            hint("kind-wroker", &["kind-control-plane", "kind-worker"]),
+            "did you mean \"kind-worker\"? There is kind-control-plane, kind-worker"
+        );
+        assert_eq!(hint("knid-worker", &["kind-worker"]), "did you mean \"kind-worker\"?");
+        assert_eq!(hint("dev", &["kind-control-plane", "b"]), "there is kind-control-plane, b");
+        assert_eq!(hint("kind", &[]), "there is none; `kiln create cluster` makes one");
+        let empty = Error::NoNodes { cluster: "kind".to_owned(), known: vec!["kind".to_owned()] };
+        assert_eq!(empty.hint().as_deref(), Some("there is kind"));
     }
 }

@@ -375,7 +375,10 @@ mod tests {
         }
         let error = refused(&paths, "a", &["a-worker", "b-worker"]).await;
         assert_eq!(error.to_string(), "unknown node: \"b-worker\"");
-        assert_eq!(error.hint().as_deref(), Some("there is a-control-plane, a-worker"));
+        assert_eq!(
+            error.hint().as_deref(),
+            Some("did you mean \"a-worker\"? There is a-control-plane, a-worker")
+        );
         let error = refused(&paths, "a", &["a-external-load-balancer"]).await;
         assert!(matches!(error, Error::UnknownNode { .. }), "{error}");
         assert_eq!(refused(&paths, "a", &[]).await.to_string(), "not running: a-control-plane, a-worker");

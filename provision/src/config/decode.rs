@@ -22,7 +22,7 @@ use crate::patch;
 const API_VERSION: &str = "kind.x-k8s.io/v1alpha4";
 const KIND: &str = "Cluster";
 
-const CLUSTER_FIELDS: &[&str] = &[
+pub(super) const CLUSTER_FIELDS: &[&str] = &[
     "kind",
     "apiVersion",
     "name",
@@ -35,7 +35,7 @@ const CLUSTER_FIELDS: &[&str] = &[
     "containerdConfigPatches",
     "containerdConfigPatchesJSON6902",
 ];
-const NODE_FIELDS: &[&str] = &[
+pub(super) const NODE_FIELDS: &[&str] = &[
     "role",
     "image",
     "labels",
@@ -44,7 +44,7 @@ const NODE_FIELDS: &[&str] = &[
     "kubeadmConfigPatches",
     "kubeadmConfigPatchesJSON6902",
 ];
-const NETWORKING_FIELDS: &[&str] = &[
+pub(super) const NETWORKING_FIELDS: &[&str] = &[
     "ipFamily",
     "apiServerPort",
     "apiServerAddress",
@@ -54,9 +54,10 @@ const NETWORKING_FIELDS: &[&str] = &[
     "kubeProxyMode",
     "dnsSearch",
 ];
-const MOUNT_FIELDS: &[&str] = &["containerPath", "hostPath", "readOnly", "selinuxRelabel", "propagation"];
-const PORT_FIELDS: &[&str] = &["containerPort", "hostPort", "listenAddress", "protocol"];
-const PATCH_FIELDS: &[&str] = &["group", "version", "kind", "patch"];
+pub(super) const MOUNT_FIELDS: &[&str] =
+    &["containerPath", "hostPath", "readOnly", "selinuxRelabel", "propagation"];
+pub(super) const PORT_FIELDS: &[&str] = &["containerPort", "hostPort", "listenAddress", "protocol"];
+pub(super) const PATCH_FIELDS: &[&str] = &["group", "version", "kind", "patch"];
 
 /// Reads a configuration; `name` replaces the one in the file.
 pub(super) fn cluster(text: &str, name: Option<&str>) -> Result<Cluster, Vec<Problem>> {

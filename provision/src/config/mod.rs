@@ -13,6 +13,7 @@ mod problem;
 mod reader;
 mod render;
 pub(crate) mod scalar;
+mod schema;
 mod subnet;
 mod types;
 
@@ -23,8 +24,10 @@ pub use document::Position;
 pub(crate) use name::is_valid_name;
 pub use name::{DEFAULT_NAME, NamedNode, control_plane_endpoint, node_names};
 pub use port::preflight;
+pub(crate) use problem::nearest;
 pub use problem::{Problem, Problems};
 pub use render::{Rendered, RenderedNode, render};
+pub use schema::{EXAMPLE, FULL_EXAMPLE, SCHEMA};
 pub use subnet::BadSubnet;
 pub use types::{
     Cluster, IpFamily, JsonPatch, KubeProxyMode, Mount, MountPropagation, Networking, Node, PortMapping,

@@ -98,11 +98,12 @@ impl fmt::Display for Problems {
 }
 
 /// The candidate that is nearest to a misspelt word, if any is near.
-pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a, T: AsRef<str>>(word: &str, candidates: &'a [T]) -> Option<&'a str> {
     let wanted = word.to_lowercase();
     candidates
         .iter()
-        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), *candidate))
+        .map(AsRef::as_ref)
+        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 5)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
