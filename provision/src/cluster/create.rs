@@ -92,13 +92,13 @@ pub async fn create(
     result
 }
 
-async fn create_locked(
+/// Checks whatever can be told before images are looked for.
+pub(super) async fn check(
     paths: &Paths,
     name: &str,
     options: &CreateOptions,
     reporter: &dyn Reporter,
-    cancel: &Cancel,
-) -> Result<Created> {
+) -> Result<()> {
     if state::cluster_exists(paths, name)? {
         return Err(Error::ClusterExists { name: name.to_owned() });
     }
@@ -110,7 +110,17 @@ async fn create_locked(
     }
     config::preflight(&options.config, "the configuration")?;
     doctor::preflight(paths)?;
-    demands::check(&options.config).await?;
+    demands::check(&options.config).await
+}
+
+async fn create_locked(
+    paths: &Paths,
+    name: &str,
+    options: &CreateOptions,
+    reporter: &dyn Reporter,
+    cancel: &Cancel,
+) -> Result<Created> {
+    check(paths, name, options, reporter).await?;
 
     reporter.message(0, &format!("Creating cluster {name:?} ..."));
     let steps = Steps::default();

@@ -20,15 +20,19 @@ mod manifest;
 mod network;
 mod node;
 mod plan;
+mod preview;
 mod publication;
 mod query;
 mod reserve;
+mod status;
 
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
 pub use load::{LoadOptions, LoadSource, load};
+pub use preview::{PlannedCluster, PlannedNode, Removal, plan_create, plan_delete};
 pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,
     nodes,
 };
+pub use status::{ClusterState, ClusterStatus, cluster_status};

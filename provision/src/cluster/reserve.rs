@@ -31,10 +31,10 @@ pub(super) struct Reserved {
 /// An image of a node, ready to be started from.
 #[derive(Clone, Debug)]
 pub(super) struct NodeImage {
-    image: Image,
+    pub(super) image: Image,
     /// Unpacked, topmost first.
-    layers: Vec<PathBuf>,
-    kubernetes_version: String,
+    pub(super) layers: Vec<PathBuf>,
+    pub(super) kubernetes_version: String,
 }
 
 /// The image of each node, in the order of the configuration.
@@ -58,15 +58,13 @@ pub(super) async fn ensure_images(store: &Store, names: &[String], steps: &Steps
     Ok(images)
 }
 
-/// Chooses what clusters must not share, and writes it down before another may choose.
-pub(super) async fn reserve(
+/// Chooses what clusters must not share. Nothing is made or written down; whoever goes on to do so holds the host's lock.
+pub(super) async fn choose(
     paths: &Paths,
     name: &str,
     config: &config::Cluster,
     images: &[NodeImage],
-    reporter: &dyn Reporter,
 ) -> Result<Reserved> {
-    let _host = state::host_lock(paths, reporter).await?;
     let network = plan::choose_network(paths, name, &config.networking).await?;
     let api = plan::api_address(paths, &config.networking)?;
     let named = config::Cluster { name: name.to_owned(), ..config.clone() };
@@ -134,13 +132,26 @@ pub(super) async fn reserve(
         phase: Phase::Creating,
         config: serde_json::to_value(config).unwrap_or_default(),
     };
+    Ok(Reserved { record, nodes: plans, balancer })
+}
+
+/// Chooses what clusters must not share, and writes it down before another may choose.
+pub(super) async fn reserve(
+    paths: &Paths,
+    name: &str,
+    config: &config::Cluster,
+    images: &[NodeImage],
+    reporter: &dyn Reporter,
+) -> Result<Reserved> {
+    let _host = state::host_lock(paths, reporter).await?;
+    let reserved = choose(paths, name, config, images).await?;
     host::remember(paths)?;
     // It will hold the administrator's credentials and the nodes' files, set-uid programs among them.
     let private = |error| Error::file("make the cluster's directory")(error);
     fs_err::create_dir_all(paths.cluster(name)).map_err(private)?;
     fs_err::set_permissions(paths.cluster(name), Permissions::from_mode(0o700)).map_err(private)?;
-    state::save_cluster(paths, &record)?;
+    state::save_cluster(paths, &reserved.record)?;
     // While the lock is held: the next to choose sees the route.
-    kiln_network::create_bridge(&record.network).await?;
-    Ok(Reserved { record, nodes: plans, balancer })
+    kiln_network::create_bridge(&reserved.record.network).await?;
+    Ok(reserved)
 }

@@ -73,6 +73,20 @@ pub fn remove_from(locations: &Locations, cluster: &str) -> Result<bool> {
     failure.map_or(Ok(removed), Err)
 }
 
+/// The files of `locations` that have entries of cluster `cluster`: those that [`remove_from`] would change.
+///
+/// # Errors
+/// The `Kubeconfig…` variants of [`crate::Error`].
+pub fn files_with(locations: &Locations, cluster: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in locations.paths() {
+        if file::mentions(path, &key(cluster))? && file::read(path)?.remove(&key(cluster)) {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
 fn remove_from_file(path: &Path, key: &str) -> Result<bool> {
     // Without the lock first: a file that never mentions the cluster need be neither understood nor locked.
     if !file::mentions(path, key)? {

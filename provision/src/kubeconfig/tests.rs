@@ -255,7 +255,9 @@ fn removal_looks_into_every_file_and_only_for_whole_names() {
     let env =
         format!("{}:{}:{}", home.path("absent/config").display(), other.display(), home.config().display());
     let locations = locate(None, Some(&env), None).unwrap();
+    assert_eq!(files_with(&locations, "a").unwrap(), [home.config()]);
     assert!(remove_from(&locations, "a").unwrap());
+    assert!(files_with(&locations, "a").unwrap().is_empty());
     assert!(!home.text().contains("kind-a"));
     assert_eq!(fs::read_to_string(&other).unwrap(), OURS.replace("kind-a", "kind-ab"));
     assert!(!home.path("absent").exists());

@@ -54,6 +54,25 @@ pub fn try_cluster_lock(paths: &Paths, name: &str) -> Result<Option<Lock>> {
     acquire(&cluster_path(paths, name)?, FlockOperation::NonBlockingLockExclusive)
 }
 
+/// Whether somebody is changing cluster `name`. Unlike [`try_cluster_lock`] this makes no file, so that listings can ask.
+///
+/// # Errors
+/// As [`cluster_lock`].
+pub fn is_locked(paths: &Paths, name: &str) -> Result<bool> {
+    let path = cluster_path(paths, name)?;
+    let failed = |source| Error::Lock { path: path.clone(), source };
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
 /// Waits for the lock of what all clusters share: subnets, ports, kernel settings. Whoever needs a cluster's lock too
 /// takes that one first.
 ///
@@ -157,6 +176,8 @@ mod tests {
         assert!(messages.0.lock().unwrap().is_empty());
         assert!(try_cluster_lock(&paths, "a").unwrap().is_none());
         assert!(try_cluster_lock(&paths, "b").unwrap().is_some(), "clusters do not exclude each other");
+        assert!(is_locked(&paths, "a").unwrap() && !is_locked(&paths, "b").unwrap());
+        assert!(!is_locked(&paths, "c").unwrap() && !paths.locks().join("cluster-c.lock").exists());
 
         let waiting = cluster_lock(&paths, "a", &messages);
         tokio::pin!(waiting);

@@ -10,7 +10,7 @@ mod name;
 mod record;
 
 pub(crate) use file::{read_json, remove_if_exists, write_json};
-pub use lock::{Lock, cluster_lock, host_lock, try_cluster_lock};
+pub use lock::{Lock, cluster_lock, host_lock, is_locked, try_cluster_lock};
 pub use name::{LONG_NAME, is_long_name, validate_cluster_name};
 pub use record::{
     ClusterRecord, NodeRecord, NodeRole, Phase, SCHEMA, cluster_exists, cluster_names, load_cluster,
