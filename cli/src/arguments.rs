@@ -19,8 +19,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use cluster::{
     Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand, Export,
     ExportCommand, ExportKubeconfig, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes, PodNetwork,
+    Preview,
 };
-pub(crate) use config::{Config, ConfigCommand, ConfigRender, ConfigValidate};
+pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Doctor};
 pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
@@ -105,7 +106,7 @@ pub(crate) enum Command {
     Images(Images),
     /// Build a node image
     Build(Build),
-    /// Check and render cluster configurations
+    /// Begin, check and render cluster configurations
     Config(Config),
     /// Check whether this host can run clusters
     Doctor(Doctor),
@@ -163,35 +164,12 @@ pub(crate) enum Format {
     /// For people and for line-based tools.
     #[default]
     Text,
-    /// For programs; the fields are described in `json.rs` and only ever added to.
-    Json,
-}
-
-/// What a listing of nodes looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NodeFormat {
-    /// The names, a line each.
-    #[default]
-    Text,
-    /// A table with roles, states, addresses and images.
+    /// For people, with everything that is known.
     Wide,
-    /// For programs, as [`Format::Json`].
+    /// For programs; fields are only ever added.
     Json,
-}
-
-/// The `-o` flag of listings of nodes.
-#[derive(Debug, Args)]
-pub(crate) struct NodeOutput {
-    /// How to print the result
-    #[arg(
-        short = 'o',
-        long = "output",
-        value_enum,
-        value_name = "FORMAT",
-        default_value = "text",
-        id = "node-format"
-    )]
-    pub(crate) format: NodeFormat,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// The `-o` flag of listings.
@@ -345,12 +323,16 @@ mod tests {
         for line in ["kiln get nodes -o json", "kiln get nodes --output=json"] {
             match command(line) {
                 Command::Get(Get { command: Some(GetCommand::Nodes(nodes)) }) => {
-                    assert_eq!(nodes.output.format, NodeFormat::Json, "{line}");
+                    assert_eq!(nodes.output.format, Format::Json, "{line}");
                 }
                 other => panic!("{other:?}"),
             }
         }
-        parse("kiln doctor -o json").expect("doctor");
+        for format in ["text", "wide", "json", "yaml"] {
+            for listing in ["get clusters", "get nodes", "images ls", "doctor"] {
+                parse(&format!("kiln {listing} -o {format}")).expect(listing);
+            }
+        }
         parse("kiln images ls -o json --node a,b").expect("images");
         parse("kiln images ls --host --node a").expect_err("one or the other");
     }

@@ -13,6 +13,7 @@ mod get;
 mod images;
 mod kubectl;
 mod load;
+mod preview;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -87,6 +88,8 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Config(group) => match group.command {
             Some(ConfigCommand::Render(arguments)) => config::render(session, &arguments),
             Some(ConfigCommand::Validate(arguments)) => config::validate(session, &arguments),
+            Some(ConfigCommand::Init(arguments)) => config::init(session, &arguments),
+            Some(ConfigCommand::Schema) => config::schema(session),
             None => return missing(),
         },
         Command::Doctor(arguments) => doctor::doctor(session, &arguments),

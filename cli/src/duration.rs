@@ -47,6 +47,19 @@ pub(crate) fn show(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was, for tables: `45s`, `12m`, `3h5m`, `2d`.
+pub(crate) fn age(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let (days, hours) = (minutes / (24 * 60), minutes / 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{}s", duration.as_secs()),
+        (0, 0, _) => format!("{minutes}m"),
+        // Whoever looks at a cluster of this morning may want to know more than the hour.
+        (0, _, _) => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d"),
+    }
+}
+
 fn seconds_per(unit: &str, text: &str) -> Result<f64, String> {
     match unit {
         "h" => Ok(3600.0),
@@ -93,6 +106,21 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ages_have_one_or_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_599, "59m"),
+            (11_100, "3h5m"),
+            (86_400, "1d"),
+            (1_000_000, "11d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
         }
     }
 

@@ -1,14 +1,16 @@
-//! What listings print with `-o json`: an array of one of these objects, indented, with a newline at the end.
+//! What listings print with `-o json`: an array of one of these objects, indented, with a newline at the end. `-o yaml` is
+//! the same as YAML, with the fields sorted by name.
 //!
-//! These are interfaces: fields are added, never renamed, removed or given another type. A value that is not known,
-//! or does not apply, is `null`.
+//! These are interfaces, described in `docs/output.md`: fields are added, never renamed, removed or given another type. A
+//! value that is not known, or does not apply, is `null`.
 
+use kiln_provision::patch;
 use serde::Serialize;
 
-use crate::{failure::Failure, shell::Shell};
+use crate::{arguments::Format, failure::Failure, shell::Shell};
 
 /// An element of `get clusters -o json`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Cluster {
     /// The cluster's name, such as `kind`.
     pub(crate) name: String,
@@ -16,10 +18,28 @@ pub(crate) struct Cluster {
     pub(crate) context: String,
     /// The names of its nodes.
     pub(crate) nodes: Vec<String>,
+    /// `creating`, `ready`, `deleting` or `broken`.
+    pub(crate) state: &'static str,
+    /// Why it is broken.
+    pub(crate) problem: Option<String>,
+    /// When its creation began, as RFC 3339 has it.
+    pub(crate) created: Option<String>,
+    /// The version of Kubernetes, such as `v1.34.4`.
+    pub(crate) kubernetes_version: Option<String>,
+    /// The image of its first node.
+    pub(crate) image: Option<String>,
+    /// Where its API answers on this host, such as `https://127.0.0.1:40001`.
+    pub(crate) api: Option<String>,
+    /// Its bridge on this host.
+    pub(crate) bridge: Option<String>,
+    /// The IPv4 subnet of its nodes.
+    pub(crate) ipv4: Option<String>,
+    /// The IPv6 subnet of its nodes.
+    pub(crate) ipv6: Option<String>,
 }
 
 /// An element of `get nodes -o json`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Node {
     /// The node's name, such as `kind-control-plane`.
     pub(crate) name: String,
@@ -44,7 +64,7 @@ pub(crate) struct Node {
 }
 
 /// A port of the host that leads to a node.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Port {
     /// `tcp`, `udp` or `sctp`.
     pub(crate) protocol: String,
@@ -56,8 +76,93 @@ pub(crate) struct Port {
     pub(crate) container_port: u16,
 }
 
+/// What `create cluster --dry-run -o json` prints, in an array of one.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PlannedCluster {
+    /// The cluster's name.
+    pub(crate) name: String,
+    /// The name of its context in the kubeconfig.
+    pub(crate) context: String,
+    /// The bridge on this host.
+    pub(crate) bridge: String,
+    /// The IPv4 subnet of the nodes, as it would be chosen now.
+    pub(crate) ipv4: Option<String>,
+    /// The IPv6 subnet of the nodes, as it would be chosen now.
+    pub(crate) ipv6: Option<String>,
+    /// The addresses of pods, separated by a comma where there are two.
+    pub(crate) pod_subnet: String,
+    /// The addresses of Services, separated by a comma where there are two.
+    pub(crate) service_subnet: String,
+    /// The host's address that the API would answer on.
+    pub(crate) api_address: String,
+    /// The host's port for it; `null` where a free one would be chosen.
+    pub(crate) api_port: Option<u16>,
+    /// The kubeconfig that would be written.
+    pub(crate) kubeconfig: String,
+    /// The nodes.
+    pub(crate) nodes: Vec<PlannedNode>,
+}
+
+/// A node that would be made.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PlannedNode {
+    /// The node's name.
+    pub(crate) name: String,
+    /// `control-plane`, `worker` or `external-load-balancer`.
+    pub(crate) role: String,
+    /// The image; `null` for a load balancer, which needs none.
+    pub(crate) image: Option<String>,
+    /// The version of Kubernetes in it; `null` where the image was never unpacked.
+    pub(crate) kubernetes_version: Option<String>,
+    /// The IPv4 address.
+    pub(crate) ipv4: Option<String>,
+    /// The IPv6 address.
+    pub(crate) ipv6: Option<String>,
+    /// The ports of the host that would lead to it.
+    pub(crate) ports: Vec<PlannedPort>,
+    /// The paths of the host that it would see.
+    pub(crate) mounts: Vec<PlannedMount>,
+}
+
+/// A port of the host that would lead to a node.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PlannedPort {
+    /// `tcp`, `udp` or `sctp`.
+    pub(crate) protocol: String,
+    /// The host's address; `0.0.0.0` or `::` for all of them.
+    pub(crate) listen: String,
+    /// The host's port; `null` where a free one would be chosen.
+    pub(crate) host_port: Option<u16>,
+    /// The node's port.
+    pub(crate) container_port: u16,
+}
+
+/// A path of the host that a node would see.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct PlannedMount {
+    /// The path on the host.
+    pub(crate) host_path: String,
+    /// The path in the node.
+    pub(crate) container_path: String,
+    /// Whether the node may only read it.
+    pub(crate) read_only: bool,
+}
+
+/// An element of what `delete cluster --dry-run -o json` prints: something that would be removed.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Removal {
+    /// The cluster that it belongs to.
+    pub(crate) cluster: String,
+    /// `kubeconfig`, `node`, `bridge` or `directory`.
+    pub(crate) kind: &'static str,
+    /// The name or path.
+    pub(crate) name: String,
+    /// What else there is to say, for people.
+    pub(crate) detail: String,
+}
+
 /// How a node ended.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Exit {
     /// The exit code, when init left by itself.
     pub(crate) code: Option<i32>,
@@ -70,7 +175,7 @@ pub(crate) struct Exit {
 }
 
 /// An element of `images ls -o json`. With `--host`, `node` is `null`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Image {
     /// The node that has the image.
     pub(crate) node: Option<String>,
@@ -83,7 +188,7 @@ pub(crate) struct Image {
 }
 
 /// An element of `doctor -o json`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     /// What was checked, unique in the list.
     pub(crate) name: &'static str,
@@ -95,16 +200,20 @@ pub(crate) struct Check {
     pub(crate) cure: Option<String>,
 }
 
-/// Prints a listing.
+/// Prints a listing for programs: as YAML if that was asked for, else as JSON.
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub(crate) fn print<T: Serialize>(shell: &Shell, list: &[T]) -> Result<(), Failure> {
-    shell.result(&render(list)?)
+pub(crate) fn print<T: Serialize>(shell: &Shell, format: Format, list: &[T]) -> Result<(), Failure> {
+    shell.result(&render(format, list)?)
 }
 
-fn render<T: Serialize>(list: &[T]) -> Result<String, Failure> {
-    let mut text = serde_json::to_string_pretty(list).map_err(|error| Failure::from_error(&error))?;
+fn render<T: Serialize>(format: Format, list: &[T]) -> Result<String, Failure> {
+    let failed = |error: serde_json::Error| Failure::from_error(&error);
+    if format == Format::Yaml {
+        return Ok(patch::emit([&serde_json::to_value(list).map_err(failed)?]));
+    }
+    let mut text = serde_json::to_string_pretty(list).map_err(failed)?;
     text.push('\n');
     Ok(text)
 }
@@ -137,11 +246,56 @@ mod tests {
             \"image\": \"kiln/node:v1.34.4\",\n    \"exit\": null,\n    \"ports\": [\n      {\n        \
             \"protocol\": \"tcp\",\n        \"listen\": \"127.0.0.1\",\n        \"host_port\": 8080,\n        \
             \"container_port\": 80\n      }\n    ]\n  }\n]\n";
-        assert_eq!(render(&[node]).expect("plain data"), expected);
+        assert_eq!(render(Format::Json, &[node]).expect("plain data"), expected);
+    }
+
+    #[test]
+    fn yaml_is_text_where_json_is() {
+        let words =
+            ["y", "yes", "on", "No", "null", "~", "1e3", "0x1f", "1:30", "2026-11-24", "", "a: b", "c\n"];
+        let checks = words.map(|word| Check { name: "a", status: "ok", detail: word.to_owned(), cure: None });
+        let text = render(Format::Yaml, &checks).expect("plain data");
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("detail: "));
+        for (line, word) in lines.zip(words) {
+            assert_eq!(line, format!("{word:?}"), "quoted, lest it be read as something else");
+        }
+        insta::assert_snapshot!(
+            render(Format::Yaml, &checks[..1]).expect("plain data"),
+            @r#"
+        - cure: null
+          detail: "y"
+          name: a
+          status: ok
+        "#
+        );
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let documented = include_str!("../../docs/output.md");
+        for value in [
+            serde_json::to_value(Cluster::default()),
+            serde_json::to_value(Node::default()),
+            serde_json::to_value(Port::default()),
+            serde_json::to_value(Exit::default()),
+            serde_json::to_value(Image::default()),
+            serde_json::to_value(Check::default()),
+            serde_json::to_value(PlannedCluster::default()),
+            serde_json::to_value(PlannedNode::default()),
+            serde_json::to_value(PlannedPort::default()),
+            serde_json::to_value(PlannedMount::default()),
+            serde_json::to_value(Removal::default()),
+        ] {
+            for field in value.expect("plain data").as_object().expect("an object").keys() {
+                assert!(documented.contains(&format!("`{field}`")), "{field}");
+            }
+        }
     }
 
     #[test]
     fn an_empty_listing_is_an_array() {
-        assert_eq!(render::<Cluster>(&[]).expect("plain data"), "[]\n");
+        for format in [Format::Json, Format::Yaml] {
+            assert_eq!(render::<Cluster>(format, &[]).expect("plain data"), "[]\n");
+        }
     }
 }

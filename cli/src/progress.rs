@@ -14,6 +14,7 @@ use kiln_provision::{Outcome, Reporter};
 use crate::{
     duration,
     shell::{Shell, Style},
+    table,
 };
 
 /// The spinner, a dot running around a braille cell.
@@ -22,6 +23,8 @@ const FRAMES: [&str; 8] = ["⠁", "⠈", "⠐", "⠠", "⢀", "⡀", "⠄", "⠂
 const FRAME: Duration = Duration::from_millis(100);
 /// Phases that took less than this do not tell how long they took.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
+/// A step that takes longer than this tells for how long it has been waited for: it may be what is stuck.
+const LONG_STEP: Duration = Duration::from_secs(3);
 
 /// Shows the progress of one operation; the live line is gone when it is dropped.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub(crate) struct Progress {
     shell: Shell,
     shared: Arc<Shared>,
     ticker: Option<JoinHandle<()>>,
+    start: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +46,10 @@ struct State {
     /// The running phases; several where they overlap. The last one is shown.
     phases: Vec<Phase>,
     step: String,
+    /// When the step began.
+    step_start: Option<Instant>,
+    /// What has ended, in that order.
+    timings: Vec<(String, Duration)>,
     frame: usize,
     ended: bool,
 }
@@ -53,6 +61,11 @@ struct Phase {
 }
 
 impl State {
+    fn set_step(&mut self, text: &str) {
+        text.clone_into(&mut self.step);
+        self.step_start = (!text.is_empty()).then(Instant::now);
+    }
+
     /// Whether there is nothing to show.
     fn is_idle(&self) -> bool {
         self.phases.is_empty() && self.step.is_empty()
@@ -67,7 +80,12 @@ impl Progress {
             let (shell, shared) = (shell.clone(), Arc::clone(&shared));
             std::thread::spawn(move || spin(&shell, &shared))
         });
-        Self { shell: shell.clone(), shared, ticker }
+        Self { shell: shell.clone(), shared, ticker, start: Instant::now() }
+    }
+
+    /// How long everything has taken so far.
+    pub(crate) fn timings(&self) -> Timings {
+        Timings { phases: self.state().timings.clone(), total: self.start.elapsed() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,7 +104,7 @@ impl Reporter for Progress {
     fn phase_started(&self, title: &str) {
         let mut state = self.state();
         state.phases.push(Phase { title: title.to_owned(), start: Instant::now() });
-        state.step.clear();
+        state.set_step("");
         if self.shell.is_live() {
             self.redraw(&state);
             self.shared.changed.notify_one();
@@ -101,8 +119,10 @@ impl Reporter for Progress {
             return;
         };
         let phase = state.phases.remove(index);
-        state.step.clear();
-        self.shell.status(&final_line(&self.shell, title, outcome, phase.start.elapsed()));
+        let elapsed = phase.start.elapsed();
+        state.timings.push((phase.title, elapsed));
+        state.set_step("");
+        self.shell.status(&final_line(&self.shell, title, outcome, elapsed));
         self.redraw(&state);
     }
 
@@ -111,7 +131,7 @@ impl Reporter for Progress {
         if state.step == text {
             return;
         }
-        text.clone_into(&mut state.step);
+        state.set_step(text);
         if self.shell.is_live() {
             self.redraw(&state);
             self.shared.changed.notify_one();
@@ -137,6 +157,29 @@ impl Drop for Progress {
     }
 }
 
+/// How long the phases of an operation took.
+#[derive(Clone, Debug)]
+pub(crate) struct Timings {
+    phases: Vec<(String, Duration)>,
+    total: Duration,
+}
+
+impl Timings {
+    /// A table of the phases, and of everything together: phases may overlap, and there is work between them.
+    pub(crate) fn table(&self) -> String {
+        let seconds = |duration: &Duration| format!("{:>7.1}", duration.as_secs_f64());
+        let row = |(title, took): &(String, Duration)| [plain(title), seconds(took)];
+        let mut rows: Vec<_> = self.phases.iter().map(row).collect();
+        rows.push([String::from("everything"), seconds(&self.total)]);
+        table::render(["PHASE", "SECONDS"], &rows)
+    }
+}
+
+/// A title without the pictures behind it, whose width on a terminal nobody knows.
+fn plain(title: &str) -> String {
+    title.trim_end_matches(|c: char| !c.is_ascii() || c == ' ').to_owned()
+}
+
 /// Draws frames while there is something to show, and sleeps while there is not.
 fn spin(shell: &Shell, shared: &Shared) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,8 +202,13 @@ fn spin(shell: &Shell, shared: &Shared) {
 fn live_line(shell: &Shell, state: &State) -> Option<String> {
     let frame = shell.paint(Style::Good, FRAMES[state.frame % FRAMES.len()]);
     let step = state.step.lines().next().unwrap_or_default();
+    let waited = state.step_start.map(|start| start.elapsed()).filter(|waited| *waited >= LONG_STEP);
+    let step = match waited {
+        Some(waited) => format!("{step} ({}s)", waited.as_secs()),
+        None => step.to_owned(),
+    };
     let Some(phase) = state.phases.last() else {
-        return (!step.is_empty()).then(|| format!(" {frame} {}", shell.paint(Style::Faint, step)));
+        return (!step.is_empty()).then(|| format!(" {frame} {}", shell.paint(Style::Faint, &step)));
     };
     let elapsed = duration::show(phase.start.elapsed());
     // The step may be long, so it goes where the terminal cuts the line.
@@ -216,6 +264,40 @@ mod tests {
         let live = Shell::mute(false, true);
         assert_eq!(final_line(&live, "A", Outcome::Failed, long), " ✗ A  12s");
         assert_eq!(final_line(&live, "A", Outcome::Done, Duration::ZERO), " ✓ A");
+    }
+
+    #[test]
+    fn a_step_that_is_waited_for_tells_how_long() {
+        let shell = Shell::mute(false, true);
+        let mut state = state("");
+        state.set_step("kind-worker: waiting for systemd");
+        let line = live_line(&shell, &state).expect("a line");
+        assert!(line.ends_with("· kind-worker: waiting for systemd"), "{line}");
+        state.step_start = Instant::now().checked_sub(Duration::from_secs(8));
+        let line = live_line(&shell, &state).expect("a line");
+        assert!(line.ends_with("waiting for systemd (8s)"), "{line}");
+        // The next step begins anew.
+        state.set_step("etcd");
+        assert!(live_line(&shell, &state).expect("a line").ends_with("· etcd"));
+    }
+
+    #[test]
+    fn phases_end_up_in_a_table() {
+        let progress = Progress::new(&Shell::mute(false, false));
+        for title in ["Preparing nodes 📦 📦 ", "Waiting ≤ 1m0s for control-plane = Ready ⏳"] {
+            progress.phase_started(title);
+            progress.phase_ended(title, Outcome::Done);
+        }
+        let mut timings = progress.timings();
+        timings.phases[0].1 = Duration::from_millis(1_250);
+        timings.phases[1].1 = Duration::from_secs(12);
+        timings.total = Duration::from_secs(114);
+        insta::assert_snapshot!(timings.table(), @r"
+        PHASE                                     SECONDS
+        Preparing nodes                               1.2
+        Waiting ≤ 1m0s for control-plane = Ready     12.0
+        everything                                  114.0
+        ");
     }
 
     #[test]

@@ -121,12 +121,17 @@ impl Shell {
         self.status(&format!("{} {text}", self.paint(Style::Warning, "WARNING:")));
     }
 
+    /// Writes advice beside something that is no failure.
+    pub(crate) fn hint(&self, text: &str) {
+        self.status(&format!("{} {text}", self.paint(Style::Faint, "hint:")));
+    }
+
     /// Writes why the command failed, once and at its very end.
     pub(crate) fn failure(&self, failure: &Failure) {
         let Some(message) = failure.message() else { return };
         self.status(&format!("{} {message}", self.paint(Style::Bad, "ERROR:")));
         if let Some(hint) = failure.hint() {
-            self.status(&format!("{} {hint}", self.paint(Style::Faint, "hint:")));
+            self.hint(hint);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ClusterName, KubeconfigPath, NodeOutput, Output, boolean, given_path};
+use super::{ClusterName, Format, KubeconfigPath, Output, boolean, given_path};
 use crate::duration;
 
 /// `create`
@@ -44,8 +44,26 @@ pub(crate) struct CreateCluster {
     /// Who makes the pod network: Kiln itself, or the manifest that the node image brings
     #[arg(long, value_enum, value_name = "WHO", default_value = "kiln")]
     pub(crate) pod_network: PodNetwork,
+    /// Tell at the end how long each phase took [default: on a terminal]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+        value_parser = boolean)]
+    pub(crate) timings: Option<bool>,
     #[command(flatten)]
     pub(crate) kubeconfig: KubeconfigPath,
+    #[command(flatten)]
+    pub(crate) preview: Preview,
+}
+
+/// The flags of commands that can tell what they would do.
+#[derive(Debug, Args)]
+pub(crate) struct Preview {
+    /// Check everything and tell what would be done, but do nothing
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_name = "BOOL", value_parser = boolean, hide_default_value = true)]
+    pub(crate) dry_run: bool,
+    /// How to print what --dry-run finds
+    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", id = "preview-format")]
+    pub(crate) format: Option<Format>,
 }
 
 /// Who makes the pod network.
@@ -94,6 +112,8 @@ pub(crate) struct DeleteCluster {
     pub(crate) name: ClusterName,
     #[command(flatten)]
     pub(crate) kubeconfig: KubeconfigPath,
+    #[command(flatten)]
+    pub(crate) preview: Preview,
 }
 
 /// `delete clusters`
@@ -108,6 +128,8 @@ pub(crate) struct DeleteClusters {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) kubeconfig: KubeconfigPath,
+    #[command(flatten)]
+    pub(crate) preview: Preview,
 }
 
 /// `get`
@@ -148,7 +170,7 @@ pub(crate) struct GetNodes {
         hide_default_value = true)]
     pub(crate) all_clusters: bool,
     #[command(flatten)]
-    pub(crate) output: NodeOutput,
+    pub(crate) output: Output,
 }
 
 /// `get kubeconfig`

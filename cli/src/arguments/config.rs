@@ -20,8 +20,20 @@ pub(crate) struct Config {
 pub(crate) enum ConfigCommand {
     /// Show what a configuration makes of each node, without making anything
     Render(ConfigRender),
-    /// Check a configuration
+    /// Check a configuration, and whether this host could run it
     Validate(ConfigValidate),
+    /// Print a configuration to begin with
+    Init(ConfigInit),
+    /// Print the JSON Schema of configurations, for editors
+    Schema,
+}
+
+/// `config init`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigInit {
+    /// Every field, with its default in a comment
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 /// `config render`

@@ -1,4 +1,4 @@
-//! `config render` and `config validate`
+//! `config init`, `config schema`, `config validate` and `config render`
 
 use std::{
     io::{self, Read},
@@ -6,17 +6,39 @@ use std::{
 };
 
 use fs_err as fs;
-use kiln_provision::config::{self, Cluster, Rendered};
+use kiln_provision::{
+    cluster,
+    config::{self, Cluster, Rendered},
+};
 
-use super::{Session, version_tag};
+use super::{Session, block_on, version_tag};
 use crate::{
-    arguments::{ConfigRender, ConfigValidate},
+    arguments::{ConfigInit, ConfigRender, ConfigValidate},
     failure::{Context, Failure},
 };
 
-/// Checks a configuration; says nothing on standard output.
+/// Prints a configuration to begin with.
+pub(super) fn init(session: &Session, arguments: &ConfigInit) -> Result<(), Failure> {
+    session.shell.result(if arguments.full { config::FULL_EXAMPLE } else { config::EXAMPLE })
+}
+
+/// Prints what editors check configurations by.
+pub(super) fn schema(session: &Session) -> Result<(), Failure> {
+    session.shell.result(config::SCHEMA)
+}
+
+/// Checks a configuration; says nothing on standard output. What only this host lacks is a warning: the configuration may
+/// be for another one.
 pub(super) fn validate(session: &Session, arguments: &ConfigValidate) -> Result<(), Failure> {
     let cluster = load(Some(&arguments.config), None)?;
+    config::preflight(&cluster, &arguments.config.display().to_string())?;
+    if let Err(failure) = block_on(async { Ok(cluster::check_host(&cluster).await?) }) {
+        let message = failure.message().unwrap_or_default();
+        session.shell.warn(&format!("this host cannot run it: {message}"));
+        if let Some(hint) = failure.hint() {
+            session.shell.hint(hint);
+        }
+    }
     let nodes = match cluster.nodes.len() {
         1 => String::from("1 node"),
         count => format!("{count} nodes"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_provision::cluster::{self, Cancel, CreateOptions};
 
-use super::{Session, block_on, config};
+use super::{Session, block_on, config, preview};
 use crate::{
     arguments::{CreateCluster, PodNetwork},
     failure::{Failure, require_root},
@@ -24,6 +24,7 @@ const FAREWELLS: [&str; 4] = [
 
 /// Creates a cluster, and says how to use it.
 pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<(), Failure> {
+    let format = preview::format(&arguments.preview)?;
     let given = arguments.name.given();
     let config = config::load(arguments.config(), given).map_err(|failure| failure.within(FAILED))?;
     require_root("creating a cluster")?;
@@ -40,17 +41,25 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
             PodNetwork::Image => cluster::PodNetwork::Image,
         },
     };
-    let created = block_on(async {
+    if let Some(format) = format {
+        return preview::create(session, &options, format).map_err(|failure| failure.within(FAILED));
+    }
+    let (created, timings) = block_on(async {
         let cancel = Cancel::new();
         signal::watch(shell, &cancel)?;
         let progress = Progress::new(shell);
         let created = cluster::create(&session.paths, options, &progress, &cancel).await;
+        let timings = progress.timings();
         drop(progress);
-        created.map_err(|error| {
+        let created = created.map_err(|error| {
             let failure = Failure::because(FAILED, &error);
             if cancel.is_triggered() { failure.into_interrupted() } else { failure }
-        })
+        })?;
+        Ok((created, timings))
     })?;
+    if arguments.timings.unwrap_or_else(|| shell.is_live()) {
+        shell.status(timings.table().trim_end());
+    }
     // Stopped early on request (KILN_STOP_AFTER), there is no Kubernetes to point at.
     if created.context.is_empty() {
         return Ok(());

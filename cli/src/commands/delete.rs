@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_provision::cluster::{self, Deleted};
 
-use super::{Session, block_on, bracketed};
+use super::{Session, block_on, bracketed, get, preview};
 use crate::{
     arguments::{DeleteCluster, DeleteClusters},
     failure::{Context, Failure, require_root},
@@ -13,11 +13,17 @@ use crate::{
 
 /// Deletes a cluster. That there is none is not an error: it is gone, as asked.
 pub(super) fn cluster(session: &Session, arguments: &DeleteCluster) -> Result<(), Failure> {
+    let format = preview::format(&arguments.preview)?;
     require_root("deleting a cluster")?;
     let name = arguments.name.or_default();
+    if let Some(format) = format {
+        return preview::delete(session, &[name.to_owned()], arguments.kubeconfig.path(), format);
+    }
     session.shell.status(&format!("Deleting cluster \"{name}\" ..."));
     let deleted = block_on(delete(session, name, arguments.kubeconfig.path()))?;
-    if !deleted.nodes.is_empty() {
+    if deleted.nodes.is_empty() {
+        get::hint_at_others(session, name);
+    } else {
         session.shell.status(&deleted.summary());
     }
     Ok(())
@@ -25,6 +31,7 @@ pub(super) fn cluster(session: &Session, arguments: &DeleteCluster) -> Result<()
 
 /// Deletes the clusters that were named, or all. One that cannot be deleted does not keep the others.
 pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<(), Failure> {
+    let format = preview::format(&arguments.preview)?;
     if arguments.names.is_empty() && !arguments.all {
         return Err(
             Failure::new("no cluster was named").with_hint("name the clusters to delete, or use --all")
@@ -36,6 +43,9 @@ pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<
     } else {
         arguments.names.clone()
     };
+    if let Some(format) = format {
+        return preview::delete(session, &names, arguments.kubeconfig.path(), format);
+    }
     let (deleted, failures) = block_on(async {
         let (mut deleted, mut failures) = (Vec::new(), 0);
         for name in names {

@@ -14,8 +14,9 @@ use crate::{
 pub(super) fn doctor(session: &Session, arguments: &Doctor) -> Result<(), Failure> {
     let checks: Vec<json::Check> = doctor::examine(&session.paths).into_iter().map(item).collect();
     match arguments.output.format {
-        Format::Json => json::print(&session.shell, &checks)?,
-        Format::Text => session.shell.result(&render(&session.shell, &checks))?,
+        format @ (Format::Json | Format::Yaml) => json::print(&session.shell, format, &checks)?,
+        // The lines have all there is already.
+        Format::Text | Format::Wide => session.shell.result(&render(&session.shell, &checks))?,
     }
     let problems = checks.iter().filter(|check| check.status == "problem").count();
     match problems {

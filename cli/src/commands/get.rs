@@ -1,33 +1,93 @@
 //! `get clusters`, `get nodes` and `get kubeconfig`
 
+use jiff::Timestamp;
 use kiln_provision::{
     Error,
-    cluster::{self, NodeState, NodeStatus},
+    cluster::{self, ClusterStatus, NodeState, NodeStatus},
     kubeconfig,
 };
 
 use super::Session;
 use crate::{
-    arguments::{Format, GetClusters, GetKubeconfig, GetNodes, NodeFormat},
+    arguments::{Format, GetClusters, GetKubeconfig, GetNodes},
+    duration,
     failure::{Context, Failure},
     json, table,
 };
 
 /// Lists clusters, one name per line.
 pub(super) fn clusters(session: &Session, arguments: &GetClusters) -> Result<(), Failure> {
-    let names = cluster::clusters(&session.paths).context("failed to list clusters")?;
-    if arguments.output.format == Format::Json {
-        let mut list = Vec::new();
-        for name in names {
-            let nodes = nodes_of(session, &name)?.into_iter().map(|node| node.name).collect();
-            list.push(json::Cluster { context: kubeconfig::key(&name), name, nodes });
+    const FAILED: &str = "failed to list clusters";
+    let names = cluster::clusters(&session.paths).context(FAILED)?;
+    let format = arguments.output.format;
+    // Names can be told without reading anything of a cluster, and by anybody.
+    if format == Format::Text {
+        if names.is_empty() {
+            session.shell.status("There are no clusters.");
         }
-        return json::print(&session.shell, &list);
+        return session.shell.result(&lines(&names));
     }
-    if names.is_empty() {
-        session.shell.status("There are no clusters.");
+    let mut list = Vec::new();
+    for name in &names {
+        list.push(cluster::cluster_status(&session.paths, name).context(FAILED)?);
     }
-    session.shell.result(&lines(&names))
+    match format {
+        Format::Text | Format::Wide => {
+            session.shell.result(&cluster_table(&list, Timestamp::now()))?;
+            for status in &list {
+                if let Some(problem) = &status.problem {
+                    session.shell.status(&format!("Cluster \"{}\" is broken: {problem}", status.name));
+                }
+            }
+            Ok(())
+        }
+        Format::Json | Format::Yaml => {
+            let list: Vec<_> = list.into_iter().map(cluster_item).collect();
+            json::print(&session.shell, format, &list)
+        }
+    }
+}
+
+fn cluster_table(list: &[ClusterStatus], now: Timestamp) -> String {
+    let row = |status: &ClusterStatus| {
+        let running = status.nodes.iter().filter(|node| node.state == NodeState::Running).count();
+        let all = status.nodes.len();
+        let age = status.created.map(|created| now.duration_since(created).unsigned_abs());
+        [
+            status.name.clone(),
+            status.state.as_str().to_owned(),
+            if running == all { all.to_string() } else { format!("{running}/{all}") },
+            status.kubernetes_version.clone().unwrap_or_default(),
+            age.map(duration::age).unwrap_or_default(),
+            status.api.map(url).unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = list.iter().map(row).collect();
+    table::render(["NAME", "STATUS", "NODES", "VERSION", "AGE", "API"], &rows)
+}
+
+fn url(api: std::net::SocketAddr) -> String {
+    format!("https://{api}")
+}
+
+fn cluster_item(status: ClusterStatus) -> json::Cluster {
+    let network = status.network;
+    // The record of a cluster that has no node yet has nothing to say here.
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    json::Cluster {
+        context: kubeconfig::key(&status.name),
+        name: status.name,
+        nodes: status.nodes.into_iter().map(|node| node.name).collect(),
+        state: status.state.as_str(),
+        problem: status.problem,
+        created: status.created.map(|created| created.to_string()),
+        kubernetes_version: given(status.kubernetes_version),
+        image: given(status.image),
+        api: status.api.map(url),
+        bridge: network.as_ref().map(|network| network.bridge.clone()),
+        ipv4: network.as_ref().and_then(|network| network.ipv4).map(|net| net.to_string()),
+        ipv6: network.as_ref().and_then(|network| network.ipv6).map(|net| net.to_string()),
+    }
 }
 
 /// Lists nodes, one name per line. What has become of those that do not run is said beside the list.
@@ -43,16 +103,18 @@ pub(super) fn nodes(session: &Session, arguments: &GetNodes) -> Result<(), Failu
             list.push(item(node));
         }
     }
-    if arguments.output.format == NodeFormat::Json {
-        return json::print(&session.shell, &list);
+    let format = arguments.output.format;
+    if matches!(format, Format::Json | Format::Yaml) {
+        return json::print(&session.shell, format, &list);
     }
-    if list.is_empty() {
-        session.shell.status(&match arguments.all_clusters {
-            true => String::from("There are no nodes in any cluster."),
-            false => format!("There are no nodes in cluster \"{}\".", arguments.name.or_default()),
-        });
+    if list.is_empty() && arguments.all_clusters {
+        session.shell.status("There are no nodes in any cluster.");
+    } else if list.is_empty() {
+        let name = arguments.name.or_default();
+        session.shell.status(&format!("There are no nodes in cluster \"{name}\"."));
+        hint_at_others(session, name);
     }
-    if arguments.output.format == NodeFormat::Wide {
+    if format == Format::Wide {
         let rows: Vec<_> = list.iter().map(row).collect();
         return session
             .shell
@@ -125,6 +187,16 @@ pub(super) fn nodes_of_existing(session: &Session, cluster: &str) -> Result<Vec<
     Ok(nodes)
 }
 
+/// Says which cluster may have been meant, when there is none of this name.
+pub(super) fn hint_at_others(session: &Session, name: &str) {
+    // This is advice beside a result: whatever keeps it from being given is no failure.
+    let Ok(known) = cluster::clusters(&session.paths) else { return };
+    if !known.is_empty() && !known.iter().any(|other| other == name) {
+        let error = Error::NoSuchCluster { cluster: name.to_owned(), known };
+        session.shell.hint(&error.hint().unwrap_or_default());
+    }
+}
+
 fn item(node: NodeStatus) -> json::Node {
     json::Node {
         name: node.name,
@@ -164,6 +236,8 @@ fn lines(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kiln_provision::{cluster::ClusterState, state::NodeRole};
+
     use super::*;
 
     #[test]
@@ -194,6 +268,55 @@ mod tests {
             ),
         ] {
             assert_eq!(state(&node), expected);
+        }
+    }
+
+    #[test]
+    fn clusters_are_a_table() {
+        let created: Timestamp = "2026-11-24T12:00:00Z".parse().expect("a time");
+        let status = |name: &str, state, nodes: &[NodeState]| ClusterStatus {
+            name: name.to_owned(),
+            state,
+            problem: None,
+            created: Some(created),
+            kubernetes_version: Some(String::from("v1.34.4")),
+            image: None,
+            api: Some("127.0.0.1:40001".parse().expect("an address")),
+            network: None,
+            nodes: nodes.iter().map(|state| node(*state)).collect(),
+        };
+        let node_states = [NodeState::Running, NodeState::Exited, NodeState::Running];
+        let list = [
+            status("dev", ClusterState::Ready, &node_states[..1]),
+            status("ci-1", ClusterState::Broken, &node_states),
+            ClusterStatus {
+                created: None,
+                kubernetes_version: None,
+                api: None,
+                ..status("new", ClusterState::Creating, &[])
+            },
+        ];
+        let now = "2026-11-24T14:30:00Z".parse().expect("a time");
+        insta::assert_snapshot!(cluster_table(&list, now), @r"
+        NAME  STATUS    NODES  VERSION  AGE    API
+        dev   ready     1      v1.34.4  2h30m  https://127.0.0.1:40001
+        ci-1  broken    2/3    v1.34.4  2h30m  https://127.0.0.1:40001
+        new   creating  0
+        ");
+    }
+
+    fn node(state: NodeState) -> NodeStatus {
+        NodeStatus {
+            name: String::from("n"),
+            cluster: String::from("c"),
+            role: NodeRole::Worker,
+            state,
+            pid: None,
+            exit: None,
+            image: String::new(),
+            ipv4: None,
+            ipv6: None,
+            ports: Vec::new(),
         }
     }
 

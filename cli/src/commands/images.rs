@@ -16,12 +16,13 @@ const SHORT_DIGEST: usize = 12;
 pub(super) fn ls(session: &Session, arguments: &ImagesLs) -> Result<(), Failure> {
     let list = if arguments.host { of_host(session)? } else { of_nodes(session, arguments)? };
     match arguments.output.format {
-        Format::Json => json::print(&session.shell, &list),
-        Format::Text if list.is_empty() => {
+        format @ (Format::Json | Format::Yaml) => json::print(&session.shell, format, &list),
+        Format::Text | Format::Wide if list.is_empty() => {
             session.shell.status("There are no images.");
             Ok(())
         }
         Format::Text => session.shell.result(&render(&list)),
+        Format::Wide => session.shell.result(&render_wide(&list)),
     }
 }
 
@@ -85,6 +86,15 @@ fn render(list: &[json::Image]) -> String {
     }
 }
 
+/// A table of everything: digests whole and sizes in bytes, for whoever compares them.
+fn render_wide(list: &[json::Image]) -> String {
+    let row = |image: &json::Image| {
+        let node = image.node.clone().unwrap_or_default();
+        [image.name.clone(), image.digest.clone(), image.size.to_string(), node]
+    };
+    table::render(["IMAGE", "DIGEST", "BYTES", "NODE"], &list.iter().map(row).collect::<Vec<_>>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +115,13 @@ mod tests {
             "IMAGE                       DIGEST        SIZE\nregistry.k8s.io/pause:3.10  0123456789ab  320 kB\n"
         );
         assert!(render(&[image("a"), image("b")]).starts_with("NODE  IMAGE"));
+    }
+
+    #[test]
+    fn wide_leaves_nothing_out() {
+        insta::assert_snapshot!(render_wide(&[image("a")]), @r"
+        IMAGE                       DIGEST                   BYTES   NODE
+        registry.k8s.io/pause:3.10  sha256:0123456789abcdef  320000  a
+        ");
     }
 }

@@ -179,7 +179,11 @@ async fn make(
     let store = Store::open(&paths.images())?;
     let wanted = image_names(options);
     let title = format!("Ensuring node image ({}) 🖼", wanted[0].split('@').next().unwrap_or_default());
-    let images = phase(reporter, &title, ensure_images(&store, &wanted, steps)).await?;
+    let images = phase(reporter, &title, async {
+        reporter.step("looking for layers, unpacking new ones");
+        ensure_images(&store, &wanted, steps).await
+    })
+    .await?;
 
     // What is about to be made is written down first: a run killed from here on leaves a cluster that can be deleted.
     let reserved = reserve(paths, name, config, &images, reporter).await?;
@@ -238,6 +242,7 @@ async fn prepare<'a>(
     let start = |(plan, extra): (NodePlan, &config::Node)| {
         let (paths, around, extra) = (paths.clone(), around.clone(), extra.clone());
         async move {
+            reporter.step(&format!("starting {}", plan.name));
             let (files_paths, files_plan, files_around) = (paths.clone(), plan.clone(), around.clone());
             steps.run(move || node::write_files(&files_paths, &files_plan, &files_around)).await?;
             let started = node::start(&paths, plan, &around, &extra, steps).await?;

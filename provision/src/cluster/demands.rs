@@ -14,7 +14,7 @@ use crate::{
 /// # Errors
 /// The first thing the host does not have: [`Error::NoIpv6`], [`Error::KubeProxyMode`], [`Error::MountSource`],
 /// [`Error::MountSharing`], [`Error::SubnetSize`], [`Error::SubnetClash`].
-pub(super) async fn check(config: &config::Cluster) -> Result<()> {
+pub async fn check(config: &config::Cluster) -> Result<()> {
     let networking = &config.networking;
     if networking.ip_family.has_ipv6() && !host::detect()?.ipv6 {
         return Err(Error::NoIpv6 { family: networking.ip_family.as_str() });

@@ -29,6 +29,7 @@ mod status;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
+pub use demands::check as check_host;
 pub use load::{LoadOptions, LoadSource, load};
 pub use preview::{PlannedCluster, PlannedNode, Removal, plan_create, plan_delete};
 pub use query::{
