@@ -19,8 +19,10 @@ CLUSTER ?= kind
 # How often `make bench` creates a cluster of one node, and one of each other shape.
 RUNS ?= 5
 RUNS_MULTI ?= 3
+# Where `make man` writes to.
+MANDIR ?= $(TARGET)/man
 
-.PHONY: help cluster node-image build test lint fmt deny unit integration test-vm bench clean \
+.PHONY: help cluster node-image build man test lint fmt deny unit integration test-vm bench clean \
 	setup-build setup-test
 
 help: ## list the targets
@@ -39,6 +41,9 @@ node-image: build ## build the node image from this checkout's recipe, if it has
 build: setup-build ## build the binary, static
 	cargo rustc --release $(LOCKED) -p kiln --bin kiln -- -C target-feature=+crt-static -C relocation-model=static
 	scripts/check-static.sh $(KILN)
+
+man: build ## write the manual pages to $(MANDIR)
+	$(KILN) man '$(MANDIR)'
 
 # One after another, whatever -j says: they share the host and the target directory. The linters come first because
 # they are quick, the virtual machine last because it needs what the others have made.

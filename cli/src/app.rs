@@ -1,12 +1,17 @@
 //! From the command line to an exit status.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use kiln_provision::Paths;
 
 use crate::{
-    arguments::{Arguments, Global},
+    arguments::Arguments,
+    candidates,
     commands::{self, Session},
     failure::{Context, Failure},
     shell::{LogLine, Shell},
@@ -16,6 +21,9 @@ use crate::{
 /// Runs the program; the first of `args` is its name.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
+    if let Some(code) = candidates::answer(&args) {
+        return code;
+    }
     let (shell, result) = match Arguments::try_parse_from(&args) {
         Ok(arguments) => {
             let shell = Shell::new(arguments.global.quiet, arguments.global.verbosity());
@@ -43,18 +51,19 @@ fn start(shell: &Shell, arguments: Arguments, args: &[OsString]) -> Result<ExitC
         shell.styled_result(&usage::help(args, &[]))?;
         return Ok(ExitCode::SUCCESS);
     };
-    let session = Session { shell: shell.clone(), paths: paths(&arguments.global)?, args: args.to_vec() };
+    let session =
+        Session { shell: shell.clone(), paths: paths(arguments.global.root())?, args: args.to_vec() };
     commands::run(&session, command)
 }
 
 /// The roots. Another state root brings its own run root with it, so that two installations never meet.
-fn paths(global: &Global) -> Result<Paths, Failure> {
+pub(crate) fn paths(root: Option<&Path>) -> Result<Paths, Failure> {
     let default = Paths::default();
     let absolute = |path: PathBuf| {
         std::path::absolute(&path)
             .context(&format!("failed to find out which directory {} is", path.display()))
     };
-    let state = match global.root() {
+    let state = match root {
         Some(root) => absolute(root.to_path_buf())?,
         None => default.state().to_path_buf(),
     };

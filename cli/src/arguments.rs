@@ -15,6 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
 pub(crate) use cluster::{
     Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand, Export,
@@ -22,10 +23,12 @@ pub(crate) use cluster::{
     Preview,
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
-pub(crate) use host::{Completion, CompletionShell, Doctor};
+pub(crate) use host::{Completion, CompletionShell, Doctor, Man};
 pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use node::{Exec, Kubectl, Ps};
+
+use crate::candidates;
 
 /// What `--version` prints after the program's name.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
@@ -112,6 +115,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Print a completion script for a shell
     Completion(Completion),
+    /// Write the manual pages
+    Man(Man),
     /// Print the version
     Version,
 }
@@ -126,7 +131,8 @@ pub(crate) struct ClusterName {
         value_name = "CLUSTER",
         env = "KIND_CLUSTER_NAME",
         hide_env_values = true,
-        id = "cluster-name"
+        id = "cluster-name",
+        add = ArgValueCandidates::new(candidates::clusters)
     )]
     name: Option<String>,
 }

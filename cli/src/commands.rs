@@ -13,6 +13,7 @@ mod get;
 mod images;
 mod kubectl;
 mod load;
+mod man;
 mod preview;
 mod version;
 
@@ -97,6 +98,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
             Some(shell) => completion::completion(session, shell),
             None => return usage::missing(&session.shell, &session.args, "shells"),
         },
+        Command::Man(arguments) => man::man(session, &arguments),
         Command::Version => version::version(session),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 
 mod app;
 mod arguments;
+mod candidates;
 mod child;
 mod commands;
 mod duration;

@@ -100,6 +100,18 @@ fn help_has_kinds_flags() {
 }
 
 #[test]
+fn manual_pages_are_written_where_asked() {
+    let root = Root::new(&[]);
+    let directory = root.path().join("share/man1");
+    root.run(&format!("man {}", directory.display())).succeeded();
+    for page in ["kiln.1", "kiln-create-cluster.1", "kiln-config-init.1"] {
+        assert!(fs::read_to_string(directory.join(page)).expect(page).starts_with(".ie"), "{page}");
+    }
+    let denied = root.run("man /dev/null/x").failed();
+    assert!(denied.stderr.contains("failed to write the manual pages"), "{denied:?}");
+}
+
+#[test]
 fn the_example_is_valid_and_fits_the_schema_that_is_printed() {
     let root = Root::new(&[]);
     for flags in ["", "--full"] {
@@ -191,6 +203,27 @@ fn what_is_misspelt_is_guessed() {
     assert!(listed.stderr.contains("did you mean \"kind\"?"), "{listed:?}");
     let listed = root.run("get nodes --name kind").succeeded();
     assert!(!listed.stderr.contains("hint"), "{listed:?}");
+}
+
+#[test]
+fn completion_knows_names_and_keeps_quiet() {
+    let root = Root::new(&[("dev", "dev-control-plane"), ("kind", "kind-worker")]);
+    let complete = |line: &str| {
+        let mut command = root.command("--");
+        command.args(line.split(' ')).env("KILN_COMPLETE", "fish");
+        let ran = Ran::of(command.output().expect("kiln runs"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}");
+        let names = ran.stdout.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned());
+        names.filter(|name| !name.starts_with("--")).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("kiln delete cluster --name "), ["dev", "kind"]);
+    assert_eq!(complete("kiln delete clusters d"), ["dev"]);
+    assert_eq!(complete("kiln exec "), ["dev-control-plane", "kind-worker"]);
+    assert_eq!(complete("kiln exec k"), ["kind-worker"]);
+    assert_eq!(complete("kiln images ls --name dev --node "), ["dev-control-plane"]);
+    assert_eq!(complete("kiln create cluster --image "), [""; 0], "there is no store");
+    assert_eq!(complete("kiln get clusters -o "), ["text", "wide", "json", "yaml"]);
+    assert!(!root.path().join("state/images").exists(), "completing makes nothing");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
 use super::{ClusterName, Format, KubeconfigPath, Output, boolean, given_path};
-use crate::duration;
+use crate::{candidates, duration};
 
 /// `create`
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(crate) struct CreateCluster {
     #[arg(long, value_name = "FILE")]
     config: Option<OsString>,
     /// Image of all nodes, in place of the configuration's
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     image: Option<String>,
     /// Keep the nodes when creation fails, to look at them
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
@@ -120,7 +121,7 @@ pub(crate) struct DeleteCluster {
 #[derive(Debug, Args)]
 pub(crate) struct DeleteClusters {
     /// The clusters to delete
-    #[arg(value_name = "CLUSTER")]
+    #[arg(value_name = "CLUSTER", add = ArgValueCandidates::new(candidates::clusters))]
     pub(crate) names: Vec<String>,
     /// Delete every cluster
     #[arg(short = 'A', long, num_args = 0..=1, require_equals = true, default_value = "false",

@@ -1,4 +1,6 @@
-//! Commands about this host and this program: doctor, completion.
+//! Commands about this host and this program: doctor, completion, man.
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -17,6 +19,14 @@ pub(crate) struct Completion {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: Option<CompletionShell>,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Where to write kiln.1 and a page for each command, such as /usr/local/share/man/man1
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 /// The shells for which there is a completion script.

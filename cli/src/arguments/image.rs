@@ -1,8 +1,10 @@
 //! Commands about images: images, build.
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
 use super::{ClusterName, Output};
+use crate::candidates;
 
 /// `images`
 #[derive(Debug, Args)]
@@ -27,7 +29,8 @@ pub(crate) struct ImagesLs {
     #[command(flatten)]
     pub(crate) name: ClusterName,
     /// Only this node (may be repeated)
-    #[arg(long = "node", visible_alias = "nodes", value_name = "NODE", value_delimiter = ',')]
+    #[arg(long = "node", visible_alias = "nodes", value_name = "NODE", value_delimiter = ',',
+        add = ArgValueCandidates::new(candidates::nodes))]
     pub(crate) nodes: Vec<String>,
     /// List the node images in this host's store instead
     #[arg(long, conflicts_with = "nodes")]
@@ -56,7 +59,7 @@ pub(crate) enum BuildCommand {
 #[derive(Debug, Args)]
 pub(crate) struct BuildNodeImage {
     /// Name of the image [default: kiln/node:VERSION]
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     pub(crate) image: Option<String>,
     /// Version of Kubernetes
     #[arg(long, value_name = "VERSION", default_value = kiln_provision::build::DEFAULT_KUBERNETES_VERSION)]

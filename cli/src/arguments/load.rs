@@ -6,9 +6,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 use kiln_provision::cluster::{LoadOptions, LoadSource};
 
 use super::{ClusterName, boolean};
+use crate::candidates;
 
 /// `load`
 #[derive(Debug, Args)]
@@ -36,7 +38,8 @@ pub(crate) struct LoadTarget {
     #[command(flatten)]
     name: ClusterName,
     /// Only these nodes (may be repeated) [default: all of the cluster]
-    #[arg(long, visible_alias = "node", value_name = "NODE", value_delimiter = ',')]
+    #[arg(long, visible_alias = "node", value_name = "NODE", value_delimiter = ',',
+        add = ArgValueCandidates::new(candidates::nodes))]
     nodes: Vec<String>,
     /// Unpack the images now, not when their first container starts
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false",
@@ -59,7 +62,7 @@ impl LoadTarget {
 #[derive(Debug, Args)]
 pub(crate) struct LoadDockerImage {
     /// The images, by name
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     images: Vec<String>,
     #[command(flatten)]
     pub(crate) target: LoadTarget,

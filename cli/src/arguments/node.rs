@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCandidates;
 
 use super::ClusterName;
+use crate::candidates;
 
 /// `exec`
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
     /// The node, such as kind-control-plane
+    #[arg(add = ArgValueCandidates::new(candidates::nodes))]
     pub(crate) node: String,
     /// Pass standard input on
     #[arg(short, long)]
@@ -35,6 +38,7 @@ pub(crate) struct Exec {
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
     /// The node, such as kind-control-plane
+    #[arg(add = ArgValueCandidates::new(candidates::nodes))]
     pub(crate) node: String,
 }
 

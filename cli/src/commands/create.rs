@@ -85,7 +85,7 @@ fn success(context: &str, kubeconfig: Option<&Path>, choice: u32) -> Vec<String>
 }
 
 /// The text as one word of a shell.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -60,6 +60,14 @@ impl Store {
         Ok(store)
     }
 
+    /// The names in the store at `root`, sorted. Makes and removes nothing, and does not look at the images.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn names(root: &Path) -> Result<Vec<Reference>> {
+        Ok(Index::read(root)?.entries().iter().map(|(name, _)| name.clone()).collect())
+    }
+
     /// Removes what killed processes left half-written; returns how many things that were. What a living process
     /// writes stays.
     ///
