@@ -651,6 +651,42 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Files could not be copied between the host and a node.
+    #[error("failed to copy {from} to {to}")]
+    Copy {
+        /// Where they are.
+        from: String,
+        /// Where they were to go.
+        to: String,
+        /// The cause, which names the file.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of a cluster's logs could not be had.
+    #[error("failed to export {what} of node {node}")]
+    NodeLog {
+        /// The node.
+        node: String,
+        /// What was to be exported.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Some of a cluster's logs could not be had; the others are written.
+    #[error("some of the logs of cluster {cluster:?} could not be exported:{}", list(errors))]
+    ExportLogs {
+        /// The cluster.
+        cluster: String,
+        /// What is missing, and why.
+        errors: Vec<Error>,
+    },
+    /// A node keeps no journal.
+    #[error("node {node} keeps no journal")]
+    NoJournal {
+        /// The node.
+        node: String,
+    },
     /// A node's init ended while the node was needed.
     #[error("node {node} ended while it was booting")]
     NodeEnded {

@@ -39,6 +39,11 @@ impl Error {
                 "build or pull it with docker or podman, or bring it as a file with `kiln load image-archive`"
                     .to_owned(),
             ),
+            Self::NodeNotRunning { node } => {
+                Some(format!("`kiln logs --console {node}` shows what it said on its console"))
+            }
+            Self::NoJournal { .. } => Some("its console is all that it says: leave --unit out".to_owned()),
+            Self::ExportLogs { .. } => Some("what could be had is in the directory".to_owned()),
             Self::NodesNotRunning { .. } => {
                 Some("leave them out with --nodes, or create the cluster anew".to_owned())
             }

@@ -39,6 +39,11 @@ pub struct CgroupUsage {
     pub cpu_microseconds: u64,
     /// Memory now, page cache included, in bytes.
     pub memory_bytes: u64,
+    /// The part of it that the kernel cannot take back at once: without file pages that nobody has used lately. What
+    /// kubelet calls the working set.
+    pub working_set_bytes: u64,
+    /// Processes and threads now.
+    pub pids: u64,
     /// Processes the kernel killed for want of memory.
     pub oom_kills: u64,
 }
@@ -56,6 +61,7 @@ impl Cgroup {
     /// [`Error::File`] when the mount table cannot be read.
     pub fn usage(&self) -> Result<CgroupUsage> {
         let mut usage = CgroupUsage::default();
+        let mut reclaimable = 0;
         for hierarchy in hierarchies()? {
             let directory = hierarchy.join(&self.path());
             let number = |file: &str| -> Option<u64> {
@@ -71,6 +77,8 @@ impl Cgroup {
                 Kind::Unified => {
                     add(&mut usage.cpu_microseconds, field("cpu.stat", "usage_usec "));
                     add(&mut usage.memory_bytes, number("memory.current"));
+                    add(&mut reclaimable, field("memory.stat", "inactive_file "));
+                    add(&mut usage.pids, number("pids.current"));
                     add(&mut usage.oom_kills, field("memory.events", "oom_kill "));
                 }
                 Kind::Legacy(controllers) if controllers.iter().any(|c| c == "cpuacct") => {
@@ -81,11 +89,16 @@ impl Cgroup {
                 }
                 Kind::Legacy(controllers) if controllers.iter().any(|c| c == "memory") => {
                     add(&mut usage.memory_bytes, number("memory.usage_in_bytes"));
+                    add(&mut reclaimable, field("memory.stat", "total_inactive_file "));
                     add(&mut usage.oom_kills, field("memory.oom_control", "oom_kill "));
+                }
+                Kind::Legacy(controllers) if controllers.iter().any(|c| c == "pids") => {
+                    add(&mut usage.pids, number("pids.current"));
                 }
                 Kind::Legacy(_) => {}
             }
         }
+        usage.working_set_bytes = usage.memory_bytes.saturating_sub(reclaimable);
         Ok(usage)
     }
 

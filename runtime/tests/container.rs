@@ -139,6 +139,7 @@ fn init_is_pid_one_of_its_own_world() {
         assert!(line.ends_with(":/"), "{line}");
     }
     assert!(container.spec.cgroup.usage().unwrap().cpu_microseconds > 0);
+    assert!(container.spec.cgroup.usage().unwrap().pids > 0);
 }
 
 fn exec_gives_back_code_output_input_and_user() {

@@ -25,6 +25,7 @@ mod publication;
 mod query;
 mod reserve;
 mod status;
+mod usage;
 
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
@@ -37,3 +38,5 @@ pub use query::{
     nodes,
 };
 pub use status::{ClusterState, ClusterStatus, cluster_status};
+pub(crate) use query::{running, status};
+pub use usage::{NodeUsage, usage};

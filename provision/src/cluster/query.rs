@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_network::PortMapping;
-use kiln_runtime::{ExecSpec, ExitRecord};
+use kiln_runtime::{ExecSpec, ExitRecord, Process};
 use serde::Serialize;
 
 use super::create::locate_kubeconfig;
@@ -72,34 +72,37 @@ pub fn nodes(paths: &Paths, cluster: &str) -> Result<Vec<NodeStatus>> {
     // A cluster whose creation was killed may have nodes and no record of its own.
     let published = state::load_cluster(paths, cluster)?.map(|record| record.ports).unwrap_or_default();
     for record in state::load_nodes(paths, cluster)? {
-        let alive = record.process.as_ref().is_some_and(kiln_runtime::Process::is_alive);
-        let exit = if alive {
-            None
-        } else {
-            ExitRecord::load(&paths.node(cluster, &record.name).join("exit.json"))?
-        };
-        nodes.push(NodeStatus {
-            state: match (&record.process, alive) {
-                (_, true) => NodeState::Running,
-                (Some(_), false) => NodeState::Exited,
-                (None, false) => NodeState::Created,
-            },
-            pid: record.process.as_ref().filter(|_| alive).map(|process| process.pid),
-            exit,
-            cluster: cluster.to_owned(),
-            role: record.role,
-            image: record.image,
-            ports: published
-                .iter()
-                .filter(|port| record.endpoint.has_address(port.target))
-                .cloned()
-                .collect(),
-            ipv4: record.endpoint.ipv4,
-            ipv6: record.endpoint.ipv6,
-            name: record.name,
-        });
+        nodes.push(status(paths, cluster, record, &published)?);
     }
     Ok(nodes)
+}
+
+/// A node's record with what has become of it; `published` are the ports of its cluster.
+pub(crate) fn status(
+    paths: &Paths,
+    cluster: &str,
+    record: NodeRecord,
+    published: &[PortMapping],
+) -> Result<NodeStatus> {
+    let alive = record.process.as_ref().is_some_and(Process::is_alive);
+    let exit =
+        if alive { None } else { ExitRecord::load(&paths.node(cluster, &record.name).join("exit.json"))? };
+    Ok(NodeStatus {
+        state: match (&record.process, alive) {
+            (_, true) => NodeState::Running,
+            (Some(_), false) => NodeState::Exited,
+            (None, false) => NodeState::Created,
+        },
+        pid: record.process.as_ref().filter(|_| alive).map(|process| process.pid),
+        exit,
+        cluster: cluster.to_owned(),
+        role: record.role,
+        image: record.image,
+        ports: published.iter().filter(|port| record.endpoint.has_address(port.target)).cloned().collect(),
+        ipv4: record.endpoint.ipv4,
+        ipv6: record.endpoint.ipv6,
+        name: record.name,
+    })
 }
 
 /// The cluster and record of a node, by the node's name.
@@ -121,14 +124,22 @@ pub fn find_node(paths: &Paths, node: &str) -> Result<(String, NodeRecord)> {
     Err(Error::NoSuchNode { node: node.to_owned(), known })
 }
 
+/// The init of a node that runs.
+///
+/// # Errors
+/// [`Error::NoSuchNode`], [`Error::NodeNotRunning`].
+pub(crate) fn running(paths: &Paths, node: &str) -> Result<Process> {
+    let (_, record) = find_node(paths, node)?;
+    let not_running = || Error::NodeNotRunning { node: node.to_owned() };
+    record.process.filter(Process::is_alive).ok_or_else(not_running)
+}
+
 /// A host command that runs `spec` in a node, with the node's own environment below `spec.env`.
 ///
 /// # Errors
 /// [`Error::NoSuchNode`], [`Error::NodeNotRunning`].
 pub fn exec_command(paths: &Paths, node: &str, spec: &ExecSpec) -> Result<Command> {
-    let (_, record) = find_node(paths, node)?;
-    let not_running = || Error::NodeNotRunning { node: node.to_owned() };
-    let process = record.process.filter(kiln_runtime::Process::is_alive).ok_or_else(not_running)?;
+    let process = running(paths, node)?;
     let mut spec = spec.clone();
     spec.env = environment(process.pid, &spec);
     Ok(kiln_runtime::exec_command(&process, &spec)?)
@@ -159,10 +170,7 @@ fn environment(init: i32, spec: &ExecSpec) -> Vec<String> {
 /// # Errors
 /// [`Error::NoSuchNode`], [`Error::NodeNotRunning`], or what containerd says.
 pub async fn node_images(paths: &Paths, node: &str) -> Result<Vec<NodeImage>> {
-    let (_, record) = find_node(paths, node)?;
-    let not_running = || Error::NodeNotRunning { node: node.to_owned() };
-    let process = record.process.filter(kiln_runtime::Process::is_alive).ok_or_else(not_running)?;
-    Containerd::connect(&process).await?.images().await
+    Containerd::connect(&running(paths, node)?).await?.images().await
 }
 
 /// A kubeconfig for a cluster: for use from the host, or (`internal`) from another node.

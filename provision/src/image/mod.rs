@@ -39,10 +39,12 @@ pub use digest::Digest;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
 pub use materialise::materialise;
 pub use oci_spec::image::{Descriptor, ImageConfiguration};
+pub(crate) use pack::archive_tree;
 pub use pack::pack_layer;
 pub use parked::Parking;
 pub use reference::Reference;
 pub use store::Store;
+pub(crate) use unpack::extract_tree;
 
 use std::{io, path::Path};
 

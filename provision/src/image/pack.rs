@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    io::{self, Cursor, Read, Write},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -30,6 +30,8 @@ const WORKERS: u32 = 2;
 /// Bytes read at a time.
 const BUFFER: usize = 256 * 1024;
 const BLOCK: usize = 512;
+/// Bytes that are taken of a file that claims to be empty.
+const MAX_UNSIZED: u64 = 16 << 20;
 /// The largest numbers that fit the octal fields of a header.
 const MAX_ID: u32 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
@@ -70,7 +72,7 @@ pub(super) fn write_archive(
     current: &mut Vec<u8>,
 ) -> io::Result<()> {
     let root = fs_err::File::open(source)?;
-    let mut packer = Packer { filter, output, links: HashMap::new(), current, buffer: vec![0; BUFFER] };
+    let mut packer = Packer::new(Meaning::Layer, filter, output, current);
     let stat = rustix::fs::fstat(&root)?;
     if inode::kind(&stat) != FileType::Directory {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -83,7 +85,34 @@ pub(super) fn write_archive(
     packer.output.flush()
 }
 
+/// Writes an archive of the file `name` of a directory, with all that is below it, under the name `called` (`.` for the
+/// content alone). Unlike a layer, it means what it says: no file is a whiteout. Sockets and devices are left out.
+pub(crate) fn archive_tree(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    called: &[u8],
+    output: &mut dyn Write,
+    current: &mut Vec<u8>,
+) -> io::Result<()> {
+    current.clear();
+    current.extend_from_slice(called);
+    let mut packer = Packer::new(Meaning::Files, &|_| true, output, current);
+    packer.entry(directory, name)?;
+    packer.output.write_all(&[0; 2 * BLOCK])?;
+    packer.output.flush()
+}
+
+/// What the names and devices of a tree stand for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// Part of an image: whiteouts hide files of other layers.
+    Layer,
+    /// Themselves.
+    Files,
+}
+
 struct Packer<'a> {
+    meaning: Meaning,
     filter: &'a dyn Fn(&Path) -> bool,
     output: &'a mut dyn Write,
     /// The first path of each file that has several, by device and inode number.
@@ -100,10 +129,19 @@ struct Details<'a> {
     device: Option<u64>,
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    fn new(
+        meaning: Meaning,
+        filter: &'a dyn Fn(&Path) -> bool,
+        output: &'a mut dyn Write,
+        current: &'a mut Vec<u8>,
+    ) -> Self {
+        Self { meaning, filter, output, links: HashMap::new(), current, buffer: vec![0; BUFFER] }
+    }
+
     fn directory(&mut self, directory: BorrowedFd<'_>) -> io::Result<()> {
         // Before its siblings, as image tools expect it.
-        if inode::is_opaque(directory)? {
+        if self.meaning == Meaning::Layer && inode::is_opaque(directory)? {
             self.whiteout(b".wh..opq")?;
         }
         for name in inode::names(directory)? {
@@ -123,12 +161,13 @@ impl Packer<'_> {
     }
 
     fn entry(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-        if name.starts_with(b".wh.") {
+        let layer = self.meaning == Meaning::Layer;
+        if layer && name.starts_with(b".wh.") {
             return Err(io::Error::other("names that begin with \".wh.\" mean something else in a layer"));
         }
         let stat = inode::stat(directory, name)?;
         let kind = inode::kind(&stat);
-        if inode::is_whiteout(&stat) {
+        if layer && inode::is_whiteout(&stat) {
             self.current.truncate(self.current.len() - name.len());
             return self.whiteout(name);
         }
@@ -139,7 +178,8 @@ impl Packer<'_> {
             self.header(&[&path[..], b"/"].concat(), EntryType::Directory, &metadata, &Details::default())?;
             return self.directory(child.as_fd());
         }
-        if kind == FileType::Socket {
+        let device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if kind == FileType::Socket || (device && !layer) {
             return Ok(());
         }
         if stat.st_nlink > 1 {
@@ -173,8 +213,16 @@ impl Packer<'_> {
         metadata: &Metadata,
         stat: &Stat,
     ) -> io::Result<()> {
-        let mut file = inode::open_file(directory, name)?;
-        let size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
+        let file = inode::open_file(directory, name)?;
+        let mut size = u64::try_from(stat.st_size).map_err(io::Error::other)?;
+        let mut file: Box<dyn Read> = Box::new(file);
+        if size == 0 && self.meaning == Meaning::Files {
+            // Files of the kernel (/proc, /sys) do not say how much there is in them.
+            let mut content = Vec::new();
+            file.take(MAX_UNSIZED).read_to_end(&mut content)?;
+            size = content.len() as u64;
+            file = Box::new(Cursor::new(content));
+        }
         self.header(path, EntryType::Regular, metadata, &Details { size, ..Details::default() })?;
         let mut left = size;
         while left > 0 {

@@ -42,8 +42,24 @@ pub(super) fn extract(
     root: BorrowedFd<'_>,
     current: &mut Option<Vec<u8>>,
 ) -> io::Result<()> {
-    let mut archive = Archive::new(archive);
-    let mut tree = Tree { root, directories: Vec::new(), last: None };
+    unpack(Archive::new(archive), Tree::new(Meaning::Layer, root), current)
+}
+
+/// Unpacks an archive into a directory that may hold something already: files take the place of files, directories are
+/// joined. Names mean themselves, there are no whiteouts. As for a layer, nothing leads out of the directory.
+pub(crate) fn extract_tree(
+    archive: impl BufRead,
+    root: BorrowedFd<'_>,
+    current: &mut Option<Vec<u8>>,
+) -> io::Result<()> {
+    unpack(Archive::new(archive), Tree::new(Meaning::Files, root), current)
+}
+
+fn unpack<R: BufRead>(
+    mut archive: Archive<R>,
+    mut tree: Tree<'_>,
+    current: &mut Option<Vec<u8>>,
+) -> io::Result<()> {
     let (mut entries, mut bytes) = (0, 0_u64);
     while let Some(entry) = archive.next()? {
         *current = Some(entry.path.clone());
@@ -52,7 +68,7 @@ pub(super) fn extract(
         if entries > MAX_ENTRIES || bytes > MAX_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("the layer has more than {MAX_ENTRIES} entries or {} GiB of files", MAX_BYTES >> 30),
+                format!("it has more than {MAX_ENTRIES} entries or {} GiB of files", MAX_BYTES >> 30),
             ));
         }
         tree.add(entry, &mut archive)?;
@@ -61,8 +77,18 @@ pub(super) fn extract(
     tree.finish()
 }
 
-/// A layer in the making.
+/// What the names of entries stand for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// Part of an image: whiteouts hide files of other layers, and what an entry replaces goes with all it holds.
+    Layer,
+    /// Themselves, among what somebody has there.
+    Files,
+}
+
+/// A tree in the making.
 struct Tree<'a> {
+    meaning: Meaning,
     root: BorrowedFd<'a>,
     /// Directories get their metadata last: adding to them changes their times, and their mode may forbid it.
     directories: Vec<Directory>,
@@ -76,19 +102,25 @@ struct Directory {
     metadata: Metadata,
 }
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
+    fn new(meaning: Meaning, root: BorrowedFd<'a>) -> Self {
+        Self { meaning, root, directories: Vec::new(), last: None }
+    }
+
     fn add<R: BufRead>(&mut self, entry: Entry, archive: &mut Archive<R>) -> io::Result<()> {
         let path = normalise(&entry.path)?;
         let (parent, name) = split(&path);
         if name.is_empty() {
             return match entry.kind {
+                // Who owns the directory that things are put into, and who may read it, is not theirs to say.
+                Kind::Directory if self.meaning == Meaning::Files => Ok(()),
                 Kind::Directory => self.remember(path, self.root, entry.metadata),
-                _ => Err(invalid("it takes the place of the layer's root")),
+                _ => Err(invalid("it takes the place of the root")),
             };
         }
         let parent = self.directory(parent)?;
         let parent = parent.as_fd();
-        if name.starts_with(WHITEOUT) {
+        if self.meaning == Meaning::Layer && name.starts_with(WHITEOUT) {
             return self.hide(parent, name);
         }
 
@@ -144,7 +176,7 @@ impl Tree<'_> {
     fn link(&mut self, parent: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> io::Result<()> {
         let target = normalise(target)?;
         let (target_parent, target_name) = split(&target);
-        let missing = || invalid("it is a hard link to something that is not in the layer");
+        let missing = || invalid("it is a hard link to something that is not there");
         let target_parent = match self.open(target_parent) {
             Ok(directory) if !target_name.is_empty() => directory,
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
@@ -185,7 +217,11 @@ impl Tree<'_> {
     ) -> io::Result<T> {
         match make(parent, name) {
             Err(Errno::EXIST) => {
-                inode::remove(parent, name)?;
+                match self.meaning {
+                    Meaning::Layer => inode::remove(parent, name)?,
+                    // Only a file: a directory that somebody has there is not to be lost to a file of its name.
+                    Meaning::Files => rustix::fs::unlinkat(parent, name, AtFlags::empty())?,
+                }
                 // The directory at hand may be gone, or be reached no more by its path.
                 self.last = None;
                 Ok(make(parent, name)?)
@@ -212,6 +248,9 @@ impl Tree<'_> {
                 let present = inode::stat(parent, name)?;
                 if inode::kind(&present) == FileType::Directory {
                     return Ok(inode::open_directory(parent, name)?);
+                }
+                if self.meaning == Meaning::Files {
+                    return Err(invalid("there is a file in the place of a directory"));
                 }
                 let hidden = inode::is_whiteout(&present);
                 if !hidden && implied == Implied::Yes {
@@ -261,7 +300,10 @@ impl Tree<'_> {
     fn open(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if self.meaning == Meaning::Layer {
+            resolve |= ResolveFlags::NO_XDEV;
+        }
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -308,7 +350,7 @@ fn normalise(path: &[u8]) -> io::Result<Vec<u8>> {
     let components: Vec<_> =
         path.split(|&byte| byte == b'/').filter(|component| !matches!(*component, b"" | b".")).collect();
     if components.contains(&&b".."[..]) {
-        return Err(invalid("its path has a \"..\", which may lead out of the layer"));
+        return Err(invalid("its path has a \"..\", which may lead out of the root"));
     }
     Ok(components.join(&b'/'))
 }
