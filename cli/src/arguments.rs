@@ -9,6 +9,7 @@ mod config;
 mod host;
 mod image;
 mod load;
+mod logs;
 mod node;
 
 use std::ffi::{OsStr, OsString};
@@ -19,14 +20,15 @@ use clap_complete::engine::ArgValueCandidates;
 
 pub(crate) use cluster::{
     Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand, Export,
-    ExportCommand, ExportKubeconfig, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes, PodNetwork,
-    Preview,
+    ExportCommand, ExportKubeconfig, ExportLogs, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes,
+    PodNetwork, Preview,
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Doctor, Man};
 pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
-pub(crate) use node::{Exec, Kubectl, Ps};
+pub(crate) use logs::{Logs, Top};
+pub(crate) use node::{Copy, Exec, Kubectl, Ps, Shell};
 
 use crate::candidates;
 
@@ -92,10 +94,29 @@ pub(crate) enum Command {
     Delete(Delete),
     /// List clusters and nodes, print a kubeconfig
     Get(Get),
-    /// Write a cluster's kubeconfig
+    /// Write a cluster's kubeconfig or logs
     Export(Export),
     /// Run a command in a node
     Exec(Exec),
+    /// Open a shell in a node
+    Shell(Shell),
+    /// Copy files from or to a node
+    ///
+    /// One side is NODE:PATH, the other a path of this host, or "-" for a tar archive on standard input or output. What is
+    /// copied goes into a directory that is there, and is named by the last part of the path otherwise; "DIR/." stands for what
+    /// is in DIR. Modes, owners and times are kept. Links are copied as links; sockets and devices are left out. A path of this
+    /// host with a colon in it starts with "./" or "/".
+    #[command(name = "cp")]
+    Copy(Copy),
+    /// Show the logs of a node
+    ///
+    /// The journal of a node that runs, or the console of any. A load balancer has only a console.
+    Logs(Logs),
+    /// Show what nodes use: processors, memory, processes, disk
+    ///
+    /// Processors are busy ones, on average over the interval. Memory is without file pages that could be taken back at once.
+    /// Disk is a node's own: what it shares with the image store does not count.
+    Top(Top),
     /// List the processes of a node
     Ps(Ps),
     /// Run the cluster's own kubectl
@@ -309,22 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn exec_takes_flags_on_both_sides_of_the_node() {
-        for line in ["kiln exec -it -e A=1 n1 -- sh -c id", "kiln exec n1 -i -t -e=A=1 sh -c id"] {
-            match command(line) {
-                Command::Exec(exec) => {
-                    assert!(exec.interactive && exec.tty, "{line}");
-                    assert_eq!(exec.node, "n1", "{line}");
-                    assert_eq!(exec.environment, ["A=1"], "{line}");
-                    assert_eq!(exec.command, ["sh", "-c", "id"], "{line}");
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        parse("kiln exec n1").expect_err("no command");
-    }
-
-    #[test]
     fn listings_take_a_format() {
         for line in ["kiln get nodes -o json", "kiln get nodes --output=json"] {
             match command(line) {
@@ -341,21 +346,6 @@ mod tests {
         }
         parse("kiln images ls -o json --node a,b").expect("images");
         parse("kiln images ls --host --node a").expect_err("one or the other");
-    }
-
-    #[test]
-    fn kubectl_keeps_its_own_flags() {
-        match command("kiln kubectl -n dev get pods -n kube-system -v 6 --root x -q") {
-            Command::Kubectl(kubectl) => {
-                assert_eq!(kubectl.name.given(), Some("dev"));
-                assert_eq!(kubectl.arguments.join(" "), "get pods -n kube-system -v 6 --root x -q");
-            }
-            other => panic!("{other:?}"),
-        }
-        match command("kiln kubectl -- --namespace x get pods") {
-            Command::Kubectl(kubectl) => assert_eq!(kubectl.arguments.join(" "), "--namespace x get pods"),
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]

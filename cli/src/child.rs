@@ -25,16 +25,39 @@ const PASSED_ON: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP,
 /// # Errors
 /// When the command cannot be started or waited for.
 pub(crate) fn run(command: &mut Command) -> io::Result<ExitCode> {
+    Ok(ExitCode::from(code(attended(command)?.0)))
+}
+
+/// Runs a command that goes on until it is interrupted, and may call that a success: here it is 128 and the signal's number,
+/// as for any interrupted command.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn follow(command: &mut Command) -> io::Result<ExitCode> {
+    let (status, signal) = attended(command)?;
+    Ok(ExitCode::from(followed(code(status), signal)))
+}
+
+fn followed(code: u8, signal: Option<i32>) -> u8 {
+    match signal.and_then(|signal| u8::try_from(128 + signal).ok()) {
+        Some(interrupted) if code == 0 => interrupted,
+        _ => code,
+    }
+}
+
+/// The child's status, and the last signal that came before it.
+fn attended(command: &mut Command) -> io::Result<(ExitStatus, Option<i32>)> {
     // Blocked before there is a child: none is lost, and none ends this process and leaves the child behind. The
     // standard library starts children with no signal blocked.
     let signals: SigSet = PASSED_ON.into_iter().collect();
     signals.thread_block()?;
     let status = attend(command, &signals);
     signals.thread_unblock()?;
-    Ok(ExitCode::from(code(status?)))
+    status
 }
 
-fn attend(command: &mut Command, signals: &SigSet) -> io::Result<ExitStatus> {
+fn attend(command: &mut Command, signals: &SigSet) -> io::Result<(ExitStatus, Option<i32>)> {
+    let mut last = None;
     let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut child = command.spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -47,12 +70,13 @@ fn attend(command: &mut Command, signals: &SigSet) -> io::Result<ExitStatus> {
             Err(error) => return Err(error.into()),
         }
         if fds[0].any() == Some(true) {
-            return child.wait();
+            return Ok((child.wait()?, last));
         }
         while let Some(signal) = signals.read_signal()? {
             // The terminal sends its signals to the child as well; a second one would count as a second Ctrl-C.
             let from_terminal = signal.ssi_code == libc::SI_KERNEL;
             let number = i32::try_from(signal.ssi_signo).ok();
+            last = number.or(last);
             if let Some(signal) =
                 number.and_then(rustix::process::Signal::from_named_raw).filter(|_| !from_terminal)
             {
@@ -84,6 +108,15 @@ mod tests {
             assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(expected)), "{script}");
         }
         run(&mut Command::new("/nonexistent/command")).expect_err("no such command");
+    }
+
+    #[test]
+    fn an_interrupted_command_is_no_success() {
+        assert_eq!(followed(0, None), 0);
+        assert_eq!(followed(0, Some(2)), 130);
+        assert_eq!(followed(3, Some(2)), 3);
+        let code = follow(Command::new("sh").args(["-c", "exit 3"])).expect("sh runs");
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod build;
 mod completion;
 mod config;
+mod copy;
 mod create;
 mod delete;
 mod doctor;
@@ -15,6 +16,8 @@ mod kubectl;
 mod load;
 mod man;
 mod preview;
+mod logs;
+mod top;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -67,9 +70,14 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         },
         Command::Export(group) => match group.command {
             Some(ExportCommand::Kubeconfig(arguments)) => export::kubeconfig(session, &arguments),
+            Some(ExportCommand::Logs(arguments)) => export::logs(session, &arguments),
             None => return missing(),
         },
         Command::Exec(arguments) => return exec::exec(session, arguments),
+        Command::Shell(arguments) => return exec::shell(session, &arguments),
+        Command::Copy(arguments) => copy::copy(session, &arguments),
+        Command::Logs(arguments) => return logs::logs(session, &arguments),
+        Command::Top(arguments) => top::top(session, &arguments),
         Command::Ps(arguments) => return exec::ps(session, &arguments),
         Command::Kubectl(arguments) => return kubectl::kubectl(session, arguments),
         Command::Load(group) => match group.command {

@@ -174,6 +174,27 @@ pub(crate) struct Exit {
     pub(crate) finished: u64,
 }
 
+/// An element of `top -o json`. What a node that does not run would use is `null`.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct Usage {
+    /// The node's name.
+    pub(crate) node: String,
+    /// The name of its cluster.
+    pub(crate) cluster: String,
+    /// `created`, `running` or `exited`.
+    pub(crate) state: &'static str,
+    /// Processors that it kept busy, on average over the interval.
+    pub(crate) cpu_cores: Option<f64>,
+    /// Memory that cannot be taken from it at once, as kubelet counts, in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Memory with all of the page cache that it has filled, in bytes.
+    pub(crate) memory_with_cache_bytes: Option<u64>,
+    /// Its processes and threads.
+    pub(crate) pids: Option<u64>,
+    /// Bytes on the disk that are its own, not shared with the image store.
+    pub(crate) disk_bytes: u64,
+}
+
 /// An element of `images ls -o json`. With `--host`, `node` is `null`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Image {

@@ -782,7 +782,11 @@ fn list(errors: &[Error]) -> String {
         let mut text = format!("\n  {error}");
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
+            let cause_text = cause.to_string();
+            // Errors of other crates often repeat their cause in their own message.
+            if !text.contains(&cause_text) {
+                text.push_str(&format!(": {cause_text}"));
+            }
             source = cause.source();
         }
         text

@@ -199,6 +199,28 @@ pub(crate) struct Export {
 pub(crate) enum ExportCommand {
     /// Add a cluster to your kubeconfig and make it the current context
     Kubeconfig(ExportKubeconfig),
+    /// Write a cluster's logs to a directory
+    ///
+    /// Logs of nodes, pods and of Kiln itself, as kind lays them out. Keys and tokens are left out. Of nodes that do not run,
+    /// what is on the disk is written.
+    Logs(ExportLogs),
+}
+
+/// `export logs`
+#[derive(Debug, Args)]
+pub(crate) struct ExportLogs {
+    #[command(flatten)]
+    pub(crate) name: ClusterName,
+    /// The directory, made if it is missing [default: a new temporary one]
+    #[arg(value_name = "DIR")]
+    directory: Option<OsString>,
+}
+
+impl ExportLogs {
+    /// The directory, where one was given.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref().and_then(given_path)
+    }
 }
 
 /// `export kubeconfig`

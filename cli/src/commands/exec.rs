@@ -1,16 +1,16 @@
-//! `exec` and `ps`: a command in a node.
+//! `exec`, `shell` and `ps`: a command in a node.
 
 use std::{
     io::{self, IsTerminal},
     process::{ExitCode, Stdio},
 };
 
-use kiln_provision::cluster;
+use kiln_provision::{cluster, state::NodeRole};
 use kiln_runtime::ExecSpec;
 
 use super::Session;
 use crate::{
-    arguments::{Exec, Ps},
+    arguments::{Exec, Ps, Shell},
     child,
     failure::{Context, Failure, require_root},
 };
@@ -32,6 +32,26 @@ pub(super) fn exec(session: &Session, arguments: Exec) -> Result<ExitCode, Failu
         user: arguments.user,
     };
     in_node(session, &arguments.node, spec, arguments.interactive)
+}
+
+/// A login shell: bash, or what there is.
+const SHELL: &str = "if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi";
+
+/// Opens a shell in a node; its exit status becomes this program's. Without a terminal it reads a script.
+pub(super) fn shell(session: &Session, arguments: &Shell) -> Result<ExitCode, Failure> {
+    let node = &arguments.node;
+    require_root(&format!("opening a shell in node {node}"))?;
+    let (_, record) = cluster::find_node(&session.paths, node).context("failed to open a shell")?;
+    if record.role == NodeRole::ExternalLoadBalancer {
+        return Err(Failure::new(format!("node {node} is a load balancer, in which there is no shell"))
+            .with_hint(format!("\"kiln logs {node}\" shows what it says")));
+    }
+    let spec = ExecSpec {
+        args: ["sh", "-c", SHELL].map(String::from).to_vec(),
+        tty: io::stdin().is_terminal() && io::stdout().is_terminal(),
+        ..ExecSpec::default()
+    };
+    in_node(session, node, spec, true)
 }
 
 /// Lists a node's processes as a tree.

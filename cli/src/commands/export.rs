@@ -1,11 +1,14 @@
-//! `export kubeconfig`
+//! `export kubeconfig` and `export logs`
 
-use kiln_provision::{cluster, kubeconfig};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
-use super::{Session, block_on};
+use kiln_provision::{cluster, kubeconfig, logs};
+
+use super::{Session, block_on, version};
 use crate::{
-    arguments::ExportKubeconfig,
-    failure::{Context, Failure},
+    arguments::{ExportKubeconfig, ExportLogs},
+    failure::{Context, Failure, require_root},
+    signal,
 };
 
 /// Adds a cluster to the user's kubeconfig and makes it the current context.
@@ -18,4 +21,27 @@ pub(super) fn kubeconfig(session: &Session, arguments: &ExportKubeconfig) -> Res
     })?;
     session.shell.status(&format!("Set kubectl context to \"{}\"", kubeconfig::key(name)));
     Ok(())
+}
+
+/// Writes a cluster's logs to a directory, whose name is the result. It is printed before they are there, as kind does.
+pub(super) fn logs(session: &Session, arguments: &ExportLogs) -> Result<(), Failure> {
+    let name = arguments.name.or_default();
+    require_root("reading the logs of a cluster")?;
+    logs::check(&session.paths, name)?;
+    let directory = match arguments.directory() {
+        Some(directory) => directory.to_path_buf(),
+        None => temporary_directory()?,
+    };
+    session.shell.status(&format!("Exporting logs for cluster \"{name}\" to:"));
+    session.shell.result(&format!("{}\n", directory.display()))?;
+    block_on(signal::until_interrupted(async {
+        Ok(logs::export(&session.paths, name, &directory, &version::line()).await?)
+    }))
+}
+
+/// A new directory that only its owner may look into.
+fn temporary_directory() -> Result<PathBuf, Failure> {
+    let private = std::fs::Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix("kiln-logs-").permissions(private).tempdir();
+    Ok(made.context("failed to make a temporary directory")?.keep())
 }

@@ -202,11 +202,7 @@ fn item(node: NodeStatus) -> json::Node {
         name: node.name,
         cluster: node.cluster,
         role: node.role.to_string(),
-        state: match node.state {
-            NodeState::Created => "created",
-            NodeState::Running => "running",
-            NodeState::Exited => "exited",
-        },
+        state: state_name(node.state),
         pid: node.pid,
         ipv4: node.ipv4.map(|address| address.to_string()),
         ipv6: node.ipv6.map(|address| address.to_string()),
@@ -218,6 +214,15 @@ fn item(node: NodeStatus) -> json::Node {
             finished: exit.finished,
         }),
         ports: node.ports.iter().map(port).collect(),
+    }
+}
+
+/// A state as programs read it.
+pub(super) fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Created => "created",
+        NodeState::Running => "running",
+        NodeState::Exited => "exited",
     }
 }
 

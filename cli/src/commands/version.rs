@@ -5,11 +5,15 @@ use crate::failure::Failure;
 
 /// Prints the version and the platform; with `--quiet` only the version, without the "v".
 pub(super) fn version(session: &Session) -> Result<(), Failure> {
-    let version = env!("CARGO_PKG_VERSION");
     if session.shell.is_quiet() {
-        return session.shell.result(&format!("{version}\n"));
+        return session.shell.result(&format!("{}\n", env!("CARGO_PKG_VERSION")));
     }
-    session.shell.result(&format!("kiln v{version} linux/{}\n", architecture(std::env::consts::ARCH)))
+    session.shell.result(&format!("{}\n", line()))
+}
+
+/// The version and the platform, for people.
+pub(super) fn line() -> String {
+    format!("kiln v{} linux/{}", env!("CARGO_PKG_VERSION"), architecture(std::env::consts::ARCH))
 }
 
 /// The name that images and Kubernetes have for an architecture.

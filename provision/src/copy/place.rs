@@ -72,8 +72,12 @@ impl Place {
     /// Finds what is to be copied.
     pub(super) fn source(&self, path: &[u8], follow: bool) -> io::Result<Source> {
         // A link with a slash after it means the directory that it leads to.
-        let located = self.locate(path, follow || path.ends_with(b"/"))?;
-        let Some(kind) = located.kind() else { return Err(io::ErrorKind::NotFound.into()) };
+        let located = self
+            .locate(path, follow || path.ends_with(b"/"))
+            .map_err(|error| missing(error, "there is no such file or directory"))?;
+        let Some(kind) = located.kind() else {
+            return Err(missing(Errno::NOENT.into(), "there is no such file or directory"));
+        };
         let is_directory = kind == FileType::Directory;
         if path.ends_with(b"/") && !is_directory {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -88,7 +92,9 @@ impl Place {
 
     /// Finds where it is to go. Without a source it is an archive, which is unpacked in a directory.
     pub(super) fn target(&self, path: &[u8], source: Option<&Source>) -> io::Result<Target> {
-        let located = self.locate(path, true)?;
+        let located = self
+            .locate(path, true)
+            .map_err(|error| missing(error, "the directory that it would go into is not there"))?;
         let kind = located.kind();
         if kind == Some(FileType::Directory) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -152,6 +158,14 @@ impl Place {
                 outcome => return Ok(outcome?),
             }
         }
+    }
+}
+
+/// Says which of two paths it is that leads nowhere.
+fn missing(error: io::Error, problem: &str) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, problem),
+        _ => error,
     }
 }
 
