@@ -10,6 +10,9 @@ use kiln_integration::{
     outside,
 };
 
+#[path = "one_node/inspection.rs"]
+mod inspection;
+
 const CLUSTER: &str = "it-one";
 const NODE: &str = "it-one-control-plane";
 /// What a second cluster of an image may take on the disk before anything runs in it.
@@ -25,6 +28,7 @@ fn one_node_serves_its_user_and_leaves_nothing() {
         node_can_be_entered(&fixture, &mut steps);
         workloads_run(&fixture, &mut steps);
         images_are_loaded(&fixture, &mut steps);
+        inspection::steps(&fixture, &mut steps);
         others_are_unharmed(&fixture, &mut steps);
         steps.step("delete removes it", || delete(&fixture));
         steps.step("nothing is left", || fixture.assert_nothing_left());
