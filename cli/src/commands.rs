@@ -14,9 +14,9 @@ mod get;
 mod images;
 mod kubectl;
 mod load;
+mod logs;
 mod man;
 mod preview;
-mod logs;
 mod top;
 mod version;
 

@@ -26,12 +26,12 @@ pub(super) fn top(session: &Session, arguments: &Top) -> Result<(), Failure> {
         .context("failed to find out what nodes use")?;
     let list: Vec<json::Usage> = usage.into_iter().map(item).collect();
     match arguments.output.format {
-        Format::Json => json::print(&session.shell, &list),
-        Format::Text if list.is_empty() => {
+        format @ (Format::Json | Format::Yaml) => json::print(&session.shell, format, &list),
+        Format::Text | Format::Wide if list.is_empty() => {
             session.shell.status("There are no nodes in any cluster.");
             Ok(())
         }
-        Format::Text => session.shell.result(&render(&list)),
+        Format::Text | Format::Wide => session.shell.result(&render(&list)),
     }
 }
 

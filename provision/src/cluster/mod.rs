@@ -37,6 +37,6 @@ pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,
     nodes,
 };
-pub use status::{ClusterState, ClusterStatus, cluster_status};
 pub(crate) use query::{running, status};
+pub use status::{ClusterState, ClusterStatus, cluster_status};
 pub use usage::{NodeUsage, usage};
