@@ -22,7 +22,7 @@ use crate::{
     cgroup::join_cgroups_of,
     error::chain,
     helper,
-    namespace::{Ended, Side, enter, fork, reap},
+    namespace::{Ended, Side, default_signals, enter, fork, reap},
     terminal::{Relay, Terminal},
     user::become_user,
 };
@@ -98,9 +98,7 @@ fn run(request: &Request) -> Result<u8> {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH] {
         signals.add(signal);
     }
-    let mut before = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before))
-        .map_err(Error::system("block signals"))?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).map_err(Error::system("block signals"))?;
     let signal_fd = SignalFd::new(&signals).map_err(Error::system("receive signals"))?;
 
     join_cgroups_of(request.process.pid)?;
@@ -108,7 +106,7 @@ fn run(request: &Request) -> Result<u8> {
     let terminal = if request.spec.tty { Some(Terminal::open()?) } else { None };
     match fork()? {
         Side::Child => {
-            let error = become_command(&request.spec, terminal, &before);
+            let error = become_command(&request.spec, terminal);
             complain(&error);
             let missing = matches!(&error, Error::System { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
             // Exits at once: nothing of the parent's may run twice.
@@ -124,7 +122,7 @@ fn rustix_exit(code: u8) -> ! {
 }
 
 /// In the child: set up the process and execute the command. Returns only the error.
-fn become_command(spec: &ExecSpec, terminal: Option<Terminal>, signals: &SigSet) -> Error {
+fn become_command(spec: &ExecSpec, terminal: Option<Terminal>) -> Error {
     let prepare = || -> Result<(CString, Vec<CString>, Vec<CString>)> {
         // With the helper gone nobody would ever end or reap it.
         rustix::process::set_parent_process_death_signal(Some(RawSignal::KILL))
@@ -150,8 +148,8 @@ fn become_command(spec: &ExecSpec, terminal: Option<Terminal>, signals: &SigSet)
         Ok(prepared) => prepared,
         Err(error) => return error,
     };
-    if let Err(error) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None) {
-        return Error::system("restore signals")(error);
+    if let Err(error) = default_signals() {
+        return error;
     }
     match nix::unistd::execve(&program, &args, &env) {
         Ok(never) => match never {},

@@ -2,7 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
+};
 use rustix::process::{WaitOptions, waitpid};
 
 use crate::{Error, Result};
@@ -44,6 +47,19 @@ pub(crate) fn fork() -> Result<Side> {
         Ok(nix::unistd::ForkResult::Child) => Ok(Side::Child),
         Err(error) => Err(Error::system("fork")(error)),
     }
+}
+
+/// Gives this process the signals that programs expect to start with: none blocked, whatever whoever started the helper had
+/// blocked, and an end when they write to nobody, which Rust's runtime has switched off.
+///
+/// # Errors
+/// [`Error::System`] when the kernel refuses.
+#[expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
+pub(crate) fn default_signals() -> Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(Error::system("unblock signals"))?;
+    // SAFETY: the default action is no function of this process, so nothing is run that may not be.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(Error::system("reset a signal")).map(drop)
 }
 
 /// How a child ended.

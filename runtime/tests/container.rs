@@ -161,6 +161,18 @@ fn exec_gives_back_code_output_input_and_user() {
     let nobody = ExecSpec { user: Some("nosuch".to_owned()), ..guest };
     assert_eq!(container.exec(&nobody).status.code(), Some(126));
 
+    // Whatever the caller has blocked, the command can be interrupted, and ends when nobody reads what it writes.
+    let blocked = nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGTERM);
+    blocked.thread_block().unwrap();
+    let status = ["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"].map(str::to_owned).to_vec();
+    let output = container.exec(&ExecSpec { args: status, ..ExecSpec::default() });
+    blocked.thread_unblock().unwrap();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let mask = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+        // The C library keeps two signals for itself, and ignores them in what it spawns.
+        assert_eq!(mask & !(3 << 31), 0, "{line}");
+    }
+
     let mut child = exec_command(container.process(), &sh("cat"))
         .unwrap()
         .stdin(Stdio::piped())
