@@ -40,6 +40,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failure) => {
+            let failure = failure.naming(&usage::program(&args));
             shell.failure(&failure);
             ExitCode::from(failure.code())
         }

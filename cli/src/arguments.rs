@@ -1,8 +1,8 @@
 //! The command line, as types. One file per noun; this one has the root, the global flags and what is shared.
 //!
-//! Every command line of kind is one of Kiln's: the same words, flags and defaults. Two rules of kind's flag library
-//! are kept because scripts use them: an empty value is as good as none (`--name ""`), and a switch may be given a
-//! value (`--retain=false`).
+//! Every command line of kind is one of Kiln's: the same words, flags and defaults. Three rules of kind's flag library
+//! are kept because scripts use them: an empty value is as good as none (`--name ""`), a switch may be given a value
+//! (`--retain=false`), and of a repeated flag the last one counts.
 
 mod cluster;
 mod config;
@@ -32,14 +32,14 @@ pub(crate) use node::{Copy, Exec, Kubectl, Ps, Shell};
 
 use crate::candidates;
 
-/// What `--version` prints after the program's name.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
+/// Makes a `--version`; what it prints is in `usage.rs`.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Local Kubernetes clusters in Linux namespaces, with no Docker and no daemon.
 ///
 /// Kiln takes the command lines and the configuration files of kind. Creating and using clusters needs root.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version = VERSION, max_term_width = 100)]
+#[command(name = "kiln", version = VERSION, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Arguments {
     /// Flags of every command.
     #[command(flatten)]
@@ -349,9 +349,33 @@ mod tests {
     }
 
     #[test]
-    fn version_reads_as_a_sentence() {
+    fn the_last_of_a_repeated_flag_counts() {
+        match command("kind create cluster --name a --retain --wait 1s -n=b --retain=false --wait=2s") {
+            Command::Create(Create { command: Some(CreateCommand::Cluster(cluster)) }) => {
+                assert_eq!(cluster.name.given(), Some("b"));
+                assert!(!cluster.retain);
+                assert_eq!(cluster.wait.as_secs(), 2);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(parse("kind -v 1 get clusters -v 2").expect("twice").global.verbosity(), 2);
+    }
+
+    #[test]
+    fn names_are_given_as_kind_takes_them() {
+        for line in ["-n x", "-nx", "-n=x", "--name x", "--name=x"] {
+            match command(&format!("kind get nodes {line}")) {
+                Command::Get(Get { command: Some(GetCommand::Nodes(nodes)) }) => {
+                    assert_eq!(nodes.name.given(), Some("x"), "{line}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_version_is_a_flag() {
         let error = parse("kiln --version").expect_err("prints and stops");
         assert_eq!(error.kind(), ErrorKind::DisplayVersion);
-        assert_eq!(error.to_string(), format!("kiln version {}\n", env!("CARGO_PKG_VERSION")));
     }
 }

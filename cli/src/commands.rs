@@ -29,6 +29,7 @@ use crate::{
         BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
         ImagesCommand, LoadCommand,
     },
+    environment::notices,
     failure::{Context, Failure},
     shell::Shell,
     usage,
@@ -45,13 +46,34 @@ pub(crate) struct Session {
     pub(crate) args: Vec<OsString>,
 }
 
+impl Session {
+    /// What the program is called in the sentences that scripts compare: `kind`, or `kiln`.
+    fn brand(&self) -> &'static str {
+        usage::brand(&self.args)
+    }
+
+    /// A failure in kind's words for it, where the program was called as kind and there are such words.
+    fn in_words_of_kind(&self, failure: Failure, words: impl FnOnce() -> Option<String>) -> Failure {
+        if !usage::is_kind(&self.args) {
+            return failure;
+        }
+        match words() {
+            Some(words) => failure.saying(words),
+            None => failure,
+        }
+    }
+}
+
 /// Runs a command.
 ///
 /// # Errors
 /// Those of the command.
 pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
+    for notice in notices(&command, session.brand(), |name| std::env::var(name).ok()) {
+        session.shell.status(&notice);
+    }
     // Without a sub-command a group can only explain itself.
-    let missing = || usage::missing(&session.shell, &session.args, "commands");
+    let missing = || usage::missing(&session.shell, &session.args);
     let done = match command {
         Command::Create(group) => match group.command {
             Some(CreateCommand::Cluster(arguments)) => create::cluster(session, &arguments),
@@ -104,7 +126,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Doctor(arguments) => doctor::doctor(session, &arguments),
         Command::Completion(arguments) => match arguments.shell {
             Some(shell) => completion::completion(session, shell),
-            None => return usage::missing(&session.shell, &session.args, "shells"),
+            None => return missing(),
         },
         Command::Man(arguments) => man::man(session, &arguments),
         Command::Version => version::version(session),

@@ -83,6 +83,18 @@ impl Failure {
         self
     }
 
+    /// The same failure in other words, without its causes.
+    pub(crate) fn saying(mut self, message: impl Into<String>) -> Self {
+        self.chain = vec![message.into()];
+        self
+    }
+
+    /// The same failure, with the program in its advice named as the user called it.
+    pub(crate) fn naming(mut self, program: &str) -> Self {
+        self.hint = self.hint.map(|hint| hint.replace("`kiln ", &format!("`{program} ")));
+        self
+    }
+
     /// The same failure, as that of an interrupted command.
     pub(crate) fn into_interrupted(mut self) -> Self {
         self.code = INTERRUPTED;
@@ -214,6 +226,13 @@ mod tests {
     fn hints_do_not_replace_each_other() {
         let failure = Failure::new("x").with_hint("first").with_hint("second");
         assert_eq!(failure.hint(), Some("first"));
+    }
+
+    #[test]
+    fn advice_names_the_program_as_it_was_called() {
+        let failure =
+            Failure::new("x").with_hint("there is none; `kiln create cluster` makes one").naming("kind");
+        assert_eq!(failure.hint(), Some("there is none; `kind create cluster` makes one"));
     }
 
     #[test]

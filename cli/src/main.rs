@@ -8,6 +8,7 @@ mod candidates;
 mod child;
 mod commands;
 mod duration;
+mod environment;
 mod failure;
 mod json;
 mod progress;

@@ -58,6 +58,9 @@ pub(crate) enum BuildCommand {
 /// `build node-image`
 #[derive(Debug, Args)]
 pub(crate) struct BuildNodeImage {
+    /// What kind builds from; Kiln builds from Go modules, see --kubernetes-version
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
     /// Name of the image [default: kiln/node:VERSION]
     #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     pub(crate) image: Option<String>,
@@ -67,4 +70,13 @@ pub(crate) struct BuildNodeImage {
     /// Make everything anew, in place of what earlier builds kept
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// kind's kind of source: url, file, release, ci or source; none of them is to be had here
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) source_type: Option<String>,
+    /// kind's image to build on; Kiln builds on Debian packages
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) base_image: Option<String>,
+    /// Architecture of the image; only that of this host
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<String>,
 }

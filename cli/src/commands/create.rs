@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use kiln_provision::cluster::{self, Cancel, CreateOptions};
+use kiln_provision::{
+    Error,
+    cluster::{self, Cancel, CreateOptions},
+};
 
 use super::{Session, block_on, config, preview};
 use crate::{
     arguments::{CreateCluster, PodNetwork},
     failure::{Failure, require_root},
     progress::Progress,
-    signal,
+    signal, usage,
 };
 
 /// What the failure of a creation begins with, as kind has it.
@@ -52,7 +55,12 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
         let timings = progress.timings();
         drop(progress);
         let created = created.map_err(|error| {
-            let failure = Failure::because(FAILED, &error);
+            let failure = session.in_words_of_kind(Failure::because(FAILED, &error), || match &error {
+                Error::ClusterExists { name } => {
+                    Some(format!("{FAILED}: node(s) already exist for a cluster with the name \"{name}\""))
+                }
+                _ => None,
+            });
             if cancel.is_triggered() { failure.into_interrupted() } else { failure }
         })?;
         Ok((created, timings))
@@ -64,19 +72,23 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
     if created.context.is_empty() {
         return Ok(());
     }
-    for line in success(&created.context, arguments.kubeconfig.path(), std::process::id()) {
+    let kind = usage::is_kind(&session.args);
+    for line in success(&created.context, arguments.kubeconfig.path(), kind, std::process::id()) {
         shell.status(&line);
     }
     Ok(())
 }
 
 /// What to do with a new cluster; `choice` picks the last words.
-fn success(context: &str, kubeconfig: Option<&Path>, choice: u32) -> Vec<String> {
+fn success(context: &str, kubeconfig: Option<&Path>, kind: bool, choice: u32) -> Vec<String> {
     let file = kubeconfig.map(|path| format!(" --kubeconfig {}", quote(&path.to_string_lossy())));
     let farewell = FAREWELLS[usize::try_from(choice).unwrap_or(0) % FAREWELLS.len()];
     vec![
         format!("Set kubectl context to \"{context}\""),
-        String::from("The cluster is there. Have a look at it:"),
+        String::from(match kind {
+            true => "You can now use your cluster with:",
+            false => "The cluster is there. Have a look at it:",
+        }),
         String::new(),
         format!("kubectl cluster-info --context {context}{}", file.unwrap_or_default()),
         String::new(),
@@ -99,11 +111,11 @@ mod tests {
 
     #[test]
     fn success_tells_the_context_and_the_file() {
-        let lines = success("kind-dev", None, 5);
+        let lines = success("kind-dev", None, false, 5);
         assert_eq!(lines[0], "Set kubectl context to \"kind-dev\"");
         assert_eq!(lines[3], "kubectl cluster-info --context kind-dev");
         assert_eq!(lines[5], FAREWELLS[1]);
-        let lines = success("kind-dev", Some(Path::new("/tmp/a b")), 0);
+        let lines = success("kind-dev", Some(Path::new("/tmp/a b")), true, 0);
         assert_eq!(lines[3], "kubectl cluster-info --context kind-dev --kubeconfig '/tmp/a b'");
     }
 

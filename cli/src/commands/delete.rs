@@ -34,7 +34,7 @@ pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<
     let format = preview::format(&arguments.preview)?;
     if arguments.names.is_empty() && !arguments.all {
         return Err(
-            Failure::new("no cluster was named").with_hint("name the clusters to delete, or use --all")
+            Failure::new("no cluster names provided").with_hint("name the clusters to delete, or use --all")
         );
     }
     require_root("deleting clusters")?;

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
 use kiln_provision::{cluster, kubeconfig, logs};
 
-use super::{Session, block_on, version};
+use super::{Session, block_on, get, version};
 use crate::{
     arguments::{ExportKubeconfig, ExportLogs},
     failure::{Context, Failure, require_root},
@@ -17,7 +17,10 @@ pub(super) fn kubeconfig(session: &Session, arguments: &ExportKubeconfig) -> Res
     block_on(async {
         cluster::export_kubeconfig(&session.paths, name, arguments.internal, arguments.kubeconfig.path())
             .await
-            .context(&format!("failed to export the kubeconfig of cluster \"{name}\""))
+            .map_err(|error| {
+                let what = format!("failed to export the kubeconfig of cluster \"{name}\"");
+                get::no_control_plane(session, name, &error, Failure::because(&what, &error))
+            })
     })?;
     session.shell.status(&format!("Set kubectl context to \"{}\"", kubeconfig::key(name)));
     Ok(())
@@ -35,7 +38,7 @@ pub(super) fn logs(session: &Session, arguments: &ExportLogs) -> Result<(), Fail
     session.shell.status(&format!("Exporting logs for cluster \"{name}\" to:"));
     session.shell.result(&format!("{}\n", directory.display()))?;
     block_on(signal::until_interrupted(async {
-        Ok(logs::export(&session.paths, name, &directory, &version::line()).await?)
+        Ok(logs::export(&session.paths, name, &directory, &version::line(false)).await?)
     }))
 }
 

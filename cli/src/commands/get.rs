@@ -23,7 +23,7 @@ pub(super) fn clusters(session: &Session, arguments: &GetClusters) -> Result<(),
     // Names can be told without reading anything of a cluster, and by anybody.
     if format == Format::Text {
         if names.is_empty() {
-            session.shell.status("There are no clusters.");
+            session.shell.status(&format!("No {} clusters found.", session.brand()));
         }
         return session.shell.result(&lines(&names));
     }
@@ -108,10 +108,10 @@ pub(super) fn nodes(session: &Session, arguments: &GetNodes) -> Result<(), Failu
         return json::print(&session.shell, format, &list);
     }
     if list.is_empty() && arguments.all_clusters {
-        session.shell.status("There are no nodes in any cluster.");
+        session.shell.status(&format!("No {} nodes for any cluster.", session.brand()));
     } else if list.is_empty() {
         let name = arguments.name.or_default();
-        session.shell.status(&format!("There are no nodes in cluster \"{name}\"."));
+        session.shell.status(&format!("No {} nodes found for cluster \"{name}\".", session.brand()));
         hint_at_others(session, name);
     }
     if format == Format::Wide {
@@ -166,9 +166,23 @@ fn time(seconds: u64) -> String {
 
 /// Prints a cluster's kubeconfig.
 pub(super) fn kubeconfig(session: &Session, arguments: &GetKubeconfig) -> Result<(), Failure> {
-    let text = cluster::kubeconfig(&session.paths, arguments.name.or_default(), arguments.internal)?;
+    let name = arguments.name.or_default();
+    let text = cluster::kubeconfig(&session.paths, name, arguments.internal)
+        .map_err(|error| no_control_plane(session, name, &error, Failure::from_error(&error)))?;
     // kind prints the document as a line, so there is a newline after the one that ends it.
     session.shell.result(&format!("{text}\n"))
+}
+
+/// That there is no such cluster, as kind says it where credentials are asked for.
+pub(super) fn no_control_plane(session: &Session, name: &str, error: &Error, failure: Failure) -> Failure {
+    session.in_words_of_kind(failure, || {
+        matches!(error, Error::NoSuchCluster { .. }).then(|| {
+            format!(
+                "could not locate any control plane nodes for cluster named '{name}'. \
+                 Use the --name option to select a different cluster"
+            )
+        })
+    })
 }
 
 /// The nodes of a cluster; none when there is no such cluster.

@@ -9,15 +9,17 @@ use crate::{
     arguments::LoadTarget,
     failure::{Failure, require_root},
     progress::Progress,
-    signal,
+    signal, usage,
 };
 
 /// Loads images into nodes. Progress is all that there is to say.
 pub(super) fn load(session: &Session, sources: Vec<LoadSource>, target: &LoadTarget) -> Result<(), Failure> {
     require_root("loading images into nodes")?;
     if sources.contains(&LoadSource::StandardInput) && io::stdin().is_terminal() {
-        return Err(Failure::new("standard input is a terminal, not an image archive")
-            .with_hint("pass the archive on, as in \"docker save IMAGE | kiln load image-archive -\""));
+        return Err(Failure::new("standard input is a terminal, not an image archive").with_hint(format!(
+            "pass the archive on, as in \"docker save IMAGE | {} load image-archive -\"",
+            usage::program(&session.args)
+        )));
     }
     block_on(async {
         let cancel = Cancel::new();
