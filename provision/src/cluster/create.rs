@@ -5,12 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kiln_network::Network;
+
 use super::{
     Cancel, api,
     blocking::Steps,
     bootstrap::KUBEADM_CONF,
     delete, demands, inside, kubernetes, load_balancer,
     node::{self, StartedNode, Surroundings},
+    outbound,
     plan::NodePlan,
     publication,
     reserve::{Reserved, ensure_images, image_names, reserve},
@@ -189,12 +192,15 @@ async fn make(
     let reserved = reserve(paths, name, config, &images, reporter).await?;
     let endpoints = reserved.nodes.iter().map(|plan| &plan.endpoint);
     let all = endpoints.chain(reserved.balancer.as_ref().map(|balancer| &balancer.endpoint));
+    let names = all.clone().map(|endpoint| endpoint.node.as_str());
+    let outbound = outbound(&reserved.record.network, &config.networking, names, reporter);
     let around = Surroundings {
         cluster: name.to_owned(),
         network: reserved.record.network.clone(),
         hosts: node::hosts_file(config.networking.ip_family, all),
         networking: config.networking.clone(),
         pod_network: !config.networking.disable_default_cni && options.pod_network == PodNetwork::Launcher,
+        outbound,
     };
     let record = reserved.record.clone();
     let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));
@@ -224,6 +230,26 @@ async fn make(
     let written = steps.run(move || kubeconfig::merge_into(&locations, &admin)).await?;
     state::save_cluster(paths, &ClusterRecord { phase: Phase::Ready, ..record })?;
     Ok(Created { name: name.to_owned(), context: kubeconfig::key(name), kubeconfig: written })
+}
+
+/// The variables that lead nodes to this process's proxy, with a warning where they cannot get there.
+fn outbound<'a>(
+    network: &Network,
+    networking: &config::Networking,
+    nodes: impl IntoIterator<Item = &'a str>,
+    reporter: &dyn Reporter,
+) -> Vec<String> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    for (variable, host) in outbound::on_loopback(lookup) {
+        reporter.message(
+            0,
+            &format!(
+                "Warning: {variable} leads to {host}, which is another host for a node: nodes will pull no images \
+                 through it. Let the proxy listen on an address of this host, and name that"
+            ),
+        );
+    }
+    outbound::variables(network, networking, nodes, lookup)
 }
 
 /// Makes the nodes side by side, and the ports that lead to them. The load balancer, where there is one, starts at the same

@@ -167,6 +167,7 @@ mod tests {
             hosts: String::new(),
             networking: Networking::new(family),
             pod_network: true,
+            outbound: Vec::new(),
         };
         let endpoint = Endpoint {
             node: "c-control-plane".to_owned(),

@@ -19,6 +19,7 @@ mod load_balancer;
 mod manifest;
 mod network;
 mod node;
+mod outbound;
 mod plan;
 mod preview;
 mod publication;

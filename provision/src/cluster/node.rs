@@ -50,6 +50,8 @@ pub(super) struct Surroundings {
     pub(super) networking: config::Networking,
     /// Whether the launcher makes the pod network.
     pub(super) pod_network: bool,
+    /// How nodes reach the world through a proxy, as variables for their init.
+    pub(super) outbound: Vec<String>,
 }
 
 /// A node whose init runs.
@@ -195,6 +197,7 @@ fn container_spec(
     args.extend(list(settings.as_ref().and_then(|settings| settings.cmd().as_ref())));
     let mut env = list(settings.as_ref().and_then(|settings| settings.env().as_ref()));
     env.push(format!("NOTIFY_SOCKET={}", boot::INSIDE));
+    env.extend(around.outbound.iter().cloned());
     if plan.role == NodeRole::ControlPlane {
         env.push(format!("KUBECONFIG={ADMIN_CONF}"));
     }
