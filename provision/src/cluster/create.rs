@@ -336,7 +336,7 @@ fn display(duration: Duration) -> String {
 
 /// Where this process's kubeconfig is.
 pub(super) fn locate_kubeconfig(explicit: Option<&Path>) -> Result<kubeconfig::Locations> {
-    let env = std::env::var("KUBECONFIG").ok();
+    let env = std::env::var_os("KUBECONFIG");
     let home = std::env::var_os("HOME").map(PathBuf::from);
     kubeconfig::locate(explicit, env.as_deref(), home.as_deref())
 }

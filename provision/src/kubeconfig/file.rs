@@ -1,8 +1,11 @@
 //! Reading and replacing a kubeconfig without ever losing it.
+//!
+//! Only a regular file is one. `/dev/null`, with which scripts keep their kubeconfig as it is, takes everything and holds
+//! nothing; anything else (a pipe, that would never end, or a terminal) is refused before it is waited for.
 
 use std::{
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
+    io::{self, Read, Write},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +14,9 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 
 use super::document::Kubeconfig;
 use crate::{Error, Result};
+
+/// The most bytes of a kubeconfig. One has a few kilobytes per cluster.
+const LARGEST: u64 = 64 << 20;
 
 /// The kernel gives up after as many links.
 const MOST_LINKS: usize = 40;
@@ -37,20 +43,64 @@ pub(super) fn write(path: &Path, content: &str) -> Result<()> {
     })
 }
 
+/// Whether the path leads to the null device.
+pub(super) fn is_null(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| is_null_device(&metadata))
+}
+
+fn is_null_device(metadata: &std::fs::Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == rustix::fs::makedev(1, 3)
+}
+
 fn read_text(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match read_regular(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::KubeconfigFile { what: "read", path: path.to_owned(), source }),
     }
 }
 
+fn read_regular(path: &Path) -> io::Result<String> {
+    // Opening a pipe would wait for somebody to open its other end.
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)?;
+    let metadata = file.metadata()?;
+    if is_null_device(&metadata) {
+        return Ok(String::new());
+    }
+    check_regular(&metadata)?;
+    if metadata.len() > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
+    }
+    let mut text = String::new();
+    // A file that grows while it is read is no kubeconfig either.
+    file.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn check_regular(metadata: &std::fs::Metadata) -> io::Result<()> {
+    if metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(())
+}
+
+/// The flag of `open` that lets it return at once.
+fn nonblocking() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default()
+}
+
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let target = resolve(path)?;
     // A rename asks only for the directory's permission: without this a file that its owner has made read-only would
     // be replaced all the same. Opening changes nothing.
-    let existing = match fs::OpenOptions::new().write(true).open(&target) {
-        Ok(file) => Some(file),
+    let existing = match fs::OpenOptions::new().write(true).custom_flags(nonblocking()).open(&target) {
+        Ok(file) => {
+            check_regular(&file.metadata()?)?;
+            Some(file)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };

@@ -1,6 +1,10 @@
 //! Which files make up the kubeconfig, by kubectl's rules.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use crate::{Error, Result};
 
@@ -34,13 +38,15 @@ impl Locations {
 ///
 /// # Errors
 /// [`Error::KubeconfigLocation`] when all three are absent.
-pub fn locate(explicit: Option<&Path>, env: Option<&str>, home: Option<&Path>) -> Result<Locations> {
+pub fn locate(explicit: Option<&Path>, env: Option<&OsStr>, home: Option<&Path>) -> Result<Locations> {
     let given = |path: &&Path| !path.as_os_str().is_empty();
     if let Some(path) = explicit.filter(given) {
         return Ok(Locations { paths: vec![path.to_owned()] });
     }
     let mut paths: Vec<PathBuf> = Vec::new();
-    for path in env.unwrap_or_default().split(':').filter(|path| !path.is_empty()).map(PathBuf::from) {
+    // Bytes, not text: a path that is no UTF-8 must not send the entries elsewhere.
+    let listed = env.unwrap_or_default().as_bytes().split(|byte| *byte == b':');
+    for path in listed.filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsStr::from_bytes(path))) {
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -59,7 +65,7 @@ mod tests {
     use super::*;
 
     fn paths(explicit: Option<&str>, env: Option<&str>, home: Option<&str>) -> Vec<PathBuf> {
-        locate(explicit.map(Path::new), env, home.map(Path::new)).unwrap().paths().to_vec()
+        locate(explicit.map(Path::new), env.map(OsStr::new), home.map(Path::new)).unwrap().paths().to_vec()
     }
 
     #[test]
@@ -77,6 +83,13 @@ mod tests {
     }
 
     #[test]
+    fn paths_need_not_be_text() {
+        let env = OsStr::from_bytes(b"/a\xff:/b");
+        let paths = locate(None, Some(env), None).unwrap().paths().to_vec();
+        assert_eq!(paths, [Path::new(OsStr::from_bytes(b"/a\xff")), Path::new("/b")]);
+    }
+
+    #[test]
     fn nowhere_is_an_error_with_a_hint() {
         let error = locate(None, None, Some(Path::new(""))).unwrap_err();
         assert!(matches!(error, Error::KubeconfigLocation));
@@ -90,7 +103,7 @@ mod tests {
         let env =
             ["directory", "b", "c"].map(|name| path(name).into_os_string().into_string().unwrap()).join(":");
         fs::create_dir(path("directory")).unwrap();
-        let locations = locate(None, Some(&env), None).unwrap();
+        let locations = locate(None, Some(OsStr::new(&env)), None).unwrap();
         assert_eq!(locations.merge_target(), path("c"));
         fs::write(path("c"), "").unwrap();
         fs::write(path("b"), "").unwrap();

@@ -47,6 +47,9 @@ pub fn rewrite(admin_conf: &str, cluster: &str, server: Option<&str>) -> Result<
 pub fn merge_into(locations: &Locations, kubeconfig: &str) -> Result<PathBuf> {
     let path = locations.merge_target();
     let addition = Kubeconfig::parse(kubeconfig, "the cluster's kubeconfig")?;
+    if file::is_null(path) {
+        return Ok(path.to_owned());
+    }
     let _lock = lock::acquire(path)?;
     let mut document = file::read(path)?;
     document.merge(&addition)?;

@@ -1,5 +1,8 @@
 //! The kubeconfig as a whole: files on disk before and after.
 
+mod kubectl;
+mod odd_files;
+
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::PathBuf,
@@ -254,7 +257,7 @@ fn removal_looks_into_every_file_and_only_for_whole_names() {
     fs::write(&other, OURS.replace("kind-a", "kind-ab")).unwrap();
     let env =
         format!("{}:{}:{}", home.path("absent/config").display(), other.display(), home.config().display());
-    let locations = locate(None, Some(&env), None).unwrap();
+    let locations = locate(None, Some(env.as_ref()), None).unwrap();
     assert_eq!(files_with(&locations, "a").unwrap(), [home.config()]);
     assert!(remove_from(&locations, "a").unwrap());
     assert!(files_with(&locations, "a").unwrap().is_empty());
@@ -270,7 +273,7 @@ fn a_broken_file_is_left_alone_and_the_others_are_done() {
     let other = home.path("other");
     fs::write(&other, &broken).unwrap();
     let env = format!("{}:{}", other.display(), home.config().display());
-    let locations = locate(None, Some(&env), None).unwrap();
+    let locations = locate(None, Some(env.as_ref()), None).unwrap();
 
     let error = merge_into(&locations, &ours()).unwrap_err();
     assert!(matches!(error, Error::KubeconfigSyntax { .. }), "{error:?}");
