@@ -294,6 +294,15 @@ pub enum Error {
     },
 
     // === config ===
+    /// A configuration cannot be read.
+    #[error("failed to read the configuration {origin}")]
+    ConfigRead {
+        /// What it was to come from.
+        origin: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A configuration is not valid; `problems` are all that is wrong with it.
     #[error("{origin} is not a valid configuration: {problems}")]
     Config {

@@ -1,9 +1,6 @@
 //! `config init`, `config schema`, `config validate` and `config render`
 
-use std::{
-    io::{self, Read},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use fs_err as fs;
 use kiln_provision::{
@@ -87,19 +84,12 @@ pub(super) fn load(path: Option<&Path>, name: Option<&str>) -> Result<Cluster, F
     let Some(path) = path else {
         return Ok(Cluster::single_node(name.unwrap_or(config::DEFAULT_NAME)));
     };
-    let (bytes, origin) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .context("failed to read the configuration from standard input")?;
-        (bytes, String::from("standard input"))
+    let (text, origin) = if path == Path::new("-") {
+        let origin = String::from("standard input");
+        (config::read_stream(io::stdin().lock(), &origin)?, origin)
     } else {
-        let bytes = fs::read(path).context("failed to read the configuration")?;
-        (bytes, path.display().to_string())
+        (config::read(path)?, path.display().to_string())
     };
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Failure::because(&format!("{origin} is not text"), &error))?;
     let mut cluster = config::load_named(&text, &origin, name)?;
     // Host paths in it are relative to where the command is run, as kind has it, not to the file.
     let directory = std::env::current_dir().context("failed to find out the working directory")?;

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::patch;
 
+/// A cluster's network has as many addresses, besides the host's.
+const MOST_NODES: usize = 253;
+
 const API_VERSION: &str = "kind.x-k8s.io/v1alpha4";
 const KIND: &str = "Cluster";
 
@@ -84,6 +87,10 @@ fn check_type(root: &Yaml, start: Position) -> Result<(), Problem> {
     // reader.
     let mut reader = Reader::default();
     let fields = reader.fields(root, "", CLUSTER_FIELDS);
+    if reader.is_exhausted() {
+        let message = "aliases blow the configuration up beyond any use".to_owned();
+        return Err(Problem { at: Some(start), message, hint: None });
+    }
     let mut text = |field: &str| {
         let node = fields.get(field)?;
         Some((node.at, reader.text(node, field)?))
@@ -131,6 +138,10 @@ fn read_cluster(reader: &mut Reader, root: &Yaml, given_name: Option<&str>) -> C
         if let Some(nodes) = nodes.filter(|nodes| !nodes.is_empty()) {
             if nodes.iter().all(|node| node.role == Role::Worker) {
                 reader.problem(node.at, "there must be at least one control-plane node");
+            }
+            if nodes.len() > MOST_NODES {
+                let message = format!("a cluster has at most {MOST_NODES} nodes, not {}", nodes.len());
+                reader.problem(node.at, message);
             }
             cluster.nodes = nodes;
         }

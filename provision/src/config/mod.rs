@@ -14,6 +14,7 @@ mod reader;
 mod render;
 pub(crate) mod scalar;
 mod schema;
+mod source;
 mod subnet;
 mod types;
 
@@ -28,6 +29,7 @@ pub(crate) use problem::nearest;
 pub use problem::{Problem, Problems};
 pub use render::{Rendered, RenderedNode, render};
 pub use schema::{EXAMPLE, FULL_EXAMPLE, SCHEMA};
+pub use source::{read, read_stream};
 pub use subnet::BadSubnet;
 pub use types::{
     Cluster, IpFamily, JsonPatch, KubeProxyMode, Mount, MountPropagation, Networking, Node, PortMapping,

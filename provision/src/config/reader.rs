@@ -45,8 +45,17 @@ impl Reader {
         self.push(Problem { at: Some(at), message: message.into(), hint: None });
     }
 
+    /// Whether aliases have used up all that may be read: what is missing may only not have been looked at.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.values >= MAX_VALUES
+    }
+
     /// Notes that a word is none of those possible.
     pub(super) fn unknown_word(&mut self, at: Position, message: String, word: &str, possible: &[&str]) {
+        // Finding the nearest word takes its time, and a file may have a million of them.
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let hint = match nearest(word, possible) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("possible: {}", possible.join(", ")),

@@ -1,5 +1,7 @@
 //! Defaults, rules and messages of configurations.
 
+mod damage;
+
 use std::{net::IpAddr, path::Path};
 
 use proptest::prelude::*;
@@ -159,6 +161,10 @@ fn each_broken_rule_has_its_message() {
         ("foo: bar\n", "line 3, column 1: unknown field `foo`"),
         ("nodes:\n- cpu: 2\n", "line 4, column 3: unknown field `cpu` in nodes[0]"),
         ("nodes:\n- role: foo\n- {}\n", "line 4, column 9: nodes[0].role cannot be `foo`"),
+        (
+            &format!("nodes:\n{}", "- {}\n".repeat(254)),
+            "line 4, column 3: a cluster has at most 253 nodes, not 254",
+        ),
         ("nodes:\n- role: worker\n", "line 4, column 3: there must be at least one control-plane node"),
         ("name: a\nname: b\n", "line 4, column 1: `name` is already set on line 3"),
         ("nodes: 5\n", "line 3, column 8: nodes must be a list, not a single value"),
@@ -332,6 +338,13 @@ fn bombs_and_odd_bytes_are_refused() {
     }
     let error = load(&bomb, "test.yaml").unwrap_err();
     assert!(error.to_string().contains("aliases blow the document up"), "{error}");
+    let mut merges = format!("{HEADER}m0: &m0 {{name: a}}\n");
+    for level in 1..12 {
+        let aliases = vec![format!("*m{}", level - 1); 10].join(", ");
+        merges.push_str(&format!("m{level}: &m{level} {{<<: [{aliases}]}}\n"));
+    }
+    let error = load(&format!("{merges}<<: *m11\n"), "test.yaml").unwrap_err();
+    assert!(error.to_string().contains("aliases blow the configuration up"), "{error}");
     assert!(!messages("name: a\0b\n").is_empty());
     assert!(!messages(&format!("nodes: {}\n", "[".repeat(10_000))).is_empty());
     assert_eq!(messages(&"foo: bar\n".repeat(1000)).len(), 20);
