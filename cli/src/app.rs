@@ -14,6 +14,7 @@ use crate::{
     candidates,
     commands::{self, Session},
     failure::{Context, Failure},
+    order,
     shell::{LogLine, Shell},
     usage,
 };
@@ -24,6 +25,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Some(code) = candidates::answer(&args) {
         return code;
     }
+    let args = order::flags_last(&args);
     let (shell, result) = match Arguments::try_parse_from(&args) {
         Ok(arguments) => {
             let shell = Shell::new(arguments.global.quiet, arguments.global.verbosity());

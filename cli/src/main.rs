@@ -11,6 +11,7 @@ mod duration;
 mod environment;
 mod failure;
 mod json;
+mod order;
 mod progress;
 mod shell;
 mod signal;
