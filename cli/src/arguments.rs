@@ -372,10 +372,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn the_version_is_a_flag() {
-        let error = parse("kiln --version").expect_err("prints and stops");
-        assert_eq!(error.kind(), ErrorKind::DisplayVersion);
-    }
 }

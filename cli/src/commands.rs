@@ -11,6 +11,7 @@ mod doctor;
 mod exec;
 mod export;
 mod get;
+mod ignored;
 mod images;
 mod kubectl;
 mod load;
@@ -29,7 +30,6 @@ use crate::{
         BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
         ImagesCommand, LoadCommand,
     },
-    environment::notices,
     failure::{Context, Failure},
     shell::Shell,
     usage,
@@ -69,7 +69,7 @@ impl Session {
 /// # Errors
 /// Those of the command.
 pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
-    for notice in notices(&command, session.brand(), |name| std::env::var(name).ok()) {
+    for notice in ignored::notices(&command, session.brand(), |name| std::env::var(name).ok()) {
         session.shell.status(&notice);
     }
     // Without a sub-command a group can only explain itself.

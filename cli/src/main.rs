@@ -8,7 +8,6 @@ mod candidates;
 mod child;
 mod commands;
 mod duration;
-mod environment;
 mod failure;
 mod json;
 mod order;

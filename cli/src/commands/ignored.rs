@@ -13,7 +13,7 @@ const OF_CREATION: [(&str, &str); 3] = [
 ];
 
 /// A line for each variable that is set, would mean something to kind for this command, and is ignored.
-pub(crate) fn notices(
+pub(super) fn notices(
     command: &Command,
     program: &str,
     lookup: impl Fn(&str) -> Option<String>,
