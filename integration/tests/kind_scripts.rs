@@ -50,7 +50,14 @@ told ' ✓ Preparing nodes 📦 📦 ' log
 unset KIND_EXPERIMENTAL_PROVIDER
 
 printf 'kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: it-ignored\n' >second.yaml
-kind create cluster -n=it-second --config second.yaml 2>log
+HTTP_PROXY=http://127.0.0.1:3128 no_proxy=corp.example kind create cluster -n=it-second --config second.yaml 2>log
+grep -q 'Warning: HTTP_PROXY leads to 127.0.0.1' log || fail "no warning of the proxy: $(cat log)"
+inside() { kind exec it-second-control-plane -- "$@"; }
+same "proxy" http://127.0.0.1:3128 "$(inside printenv http_proxy)"
+inside printenv NO_PROXY | grep -q \
+  ',corp.example,10.96.0.0/16,10.244.0.0/16,it-second-control-plane,.svc,.svc.cluster,.svc.cluster.local$' \
+  || fail "exceptions: $(inside printenv NO_PROXY)"
+inside cat /etc/systemd/system.conf.d/20-proxy.conf | grep -qF '"http_proxy=http://127.0.0.1:3128"' || fail "systemd"
 same "clusters" "it-first it-second" "$(kind get clusters | xargs)"
 same "nodes" "it-first-control-plane it-first-worker" "$(kind get nodes | sort | xargs)"
 same "all nodes" "it-first-control-plane it-first-worker it-second-control-plane" "$(kind get nodes -A | sort | xargs)"
