@@ -298,7 +298,7 @@ mod tests {
             ),
             (
                 "kiln get nodes -o xml",
-                "invalid argument \"xml\" for \"--output\" flag: it is one of text, wide, json",
+                "invalid argument \"xml\" for \"--output\" flag: it is one of text, wide, json, yaml",
                 "\"kiln get nodes --help\" tells how it is used",
             ),
         ] {

@@ -1,6 +1,10 @@
 //! Talking to a cluster's API: one client, a few changes, and waits that are watches.
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
@@ -68,7 +72,16 @@ pub(super) async fn make_schedulable(client: &Client, node: &str) -> Result<()> 
     }
 }
 
-/// Waits until every node of `expected` is Ready. Returns whether they were within `timeout`.
+/// What a kubelet says whose node was registered only after it had tried to note its storage drivers there. It tries again
+/// 0.6, 3.2 and then 19 seconds later (pkg/volume/csi/csi_plugin.go), and is not ready until it has succeeded. etcd has no
+/// leader for a moment when a member joins, so this happens to control planes.
+const UNREGISTERED: &str = "failed to initialize CSINode";
+
+/// How long to wait for the attempt that may come soon.
+const PATIENCE: Duration = Duration::from_millis(3500);
+
+/// Waits until every node of `expected` is Ready. Returns whether they were within `timeout`. `nudge` is to start the kubelet
+/// of a node anew, which then does not wait for its next attempt; it is called once for a node at most.
 ///
 /// # Errors
 /// [`Error::Api`] when watching is refused.
@@ -77,20 +90,42 @@ pub(super) async fn nodes_ready(
     expected: &[String],
     timeout: Duration,
     reporter: &dyn Reporter,
+    nudge: impl AsyncFn(&str),
 ) -> Result<bool> {
     let api: Api<Node> = Api::all(client.clone());
     let mut waiting: Vec<String> = expected.to_vec();
+    let mut late: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut nudged: BTreeSet<String> = BTreeSet::new();
     let watching = async {
         let mut events =
             std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
         loop {
             // The watcher retries what fails; an error in between only means that it takes longer.
-            match events.try_next().await {
+            let next = late.values().min().map(|since| *since + PATIENCE);
+            let event = tokio::select! {
+                event = events.try_next() => event,
+                () = until(next) => {
+                    let due = |(name, since): (&String, &Instant)| (since.elapsed() >= PATIENCE).then(|| name.clone());
+                    for name in late.iter().filter_map(due).collect::<Vec<_>>() {
+                        late.remove(&name);
+                        reporter.step(&format!("{name}: starting kubelet anew"));
+                        nudge(&name).await;
+                        nudged.insert(name);
+                    }
+                    continue;
+                }
+            };
+            match event {
                 Ok(Some(node)) => {
                     let name = node.metadata.name.clone().unwrap_or_default();
                     if let Some(reason) = not_ready(&node) {
                         reporter.step(&format!("{name}: {reason}"));
+                        if reason.contains(UNREGISTERED) && waiting.contains(&name) && !nudged.contains(&name)
+                        {
+                            late.entry(name).or_insert_with(Instant::now);
+                        }
                     } else {
+                        late.remove(&name);
                         waiting.retain(|other| *other != name);
                     }
                     if waiting.is_empty() {
@@ -155,6 +190,14 @@ where
             Some(Err(_)) => {}
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Returns at that time; never without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

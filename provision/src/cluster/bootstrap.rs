@@ -118,6 +118,16 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
+/// Starts a node's kubelet anew. That it cannot be is no failure: it goes on by itself, only later.
+pub(super) async fn restart_kubelet(process: &Process) {
+    let args = ["systemctl", "restart", "kubelet"];
+    let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
+    if let Ok(command) = exec_command(process, &spec) {
+        let mut command = tokio::process::Command::from(command);
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    }
+}
+
 /// What kubelet said last, when the node can still be asked.
 async fn kubelet_log(process: &Process) -> String {
     let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];

@@ -10,7 +10,7 @@ use kiln_network::Network;
 use super::{
     Cancel, api,
     blocking::Steps,
-    bootstrap::KUBEADM_CONF,
+    bootstrap::{self, KUBEADM_CONF},
     delete, demands, inside, kubernetes, load_balancer,
     node::{self, StartedNode, Surroundings},
     outbound,
@@ -312,7 +312,12 @@ async fn wait_ready(
     let title = format!("Waiting ≤ {} for {who} = Ready ⏳", display(timeout));
     reporter.phase_started(&title);
     let started = Instant::now();
-    let ready = api::nodes_ready(client, &names, timeout, reporter).await;
+    let nudge = async |name: &str| {
+        if let Some(node) = nodes.iter().find(|node| node.plan.name == name) {
+            bootstrap::restart_kubelet(&node.process).await;
+        }
+    };
+    let ready = api::nodes_ready(client, &names, timeout, reporter, nudge).await;
     let outcome = if matches!(ready, Ok(true)) { Outcome::Done } else { Outcome::Failed };
     reporter.phase_ended(&title, outcome);
     if ready? {
