@@ -297,8 +297,8 @@ mod tests {
                 "\"kiln create cluster --help\" tells how it is used",
             ),
             (
-                "kiln get nodes -o xml",
-                "invalid argument \"xml\" for \"--output\" flag: it is one of text, wide, json, yaml",
+                "kiln get nodes -o 7",
+                "invalid argument \"7\" for \"--output\" flag: it is one of text, wide, json, yaml",
                 "\"kiln get nodes --help\" tells how it is used",
             ),
         ] {
