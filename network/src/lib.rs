@@ -43,6 +43,6 @@ pub use pod::{PodRules, isolate_services, pod_rules_present};
 pub use port::{PortMapping, Protocol, free_port, port_is_free};
 pub use resolver::{Resolvers, host_resolvers, node_resolv_conf};
 pub use route::{PodRoute, RouteChanges, route_pods, sync_pod_routes};
-pub use subnet::{choose_subnet, choose_subnet_v6, occupied_subnets};
+pub use subnet::{choose_subnet, choose_subnet_v6, occupied_subnets, overlap};
 pub use teardown::remove;
 pub use uplink::{Uplink, node_uplink, uplink_mtu};

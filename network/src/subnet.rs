@@ -60,7 +60,9 @@ pub fn choose_subnet_v6(pool: Ipv6Net, prefix: u8, taken: &[IpNet]) -> Option<Ip
     pool.subnets(prefix).ok()?.find(|candidate| !taken.iter().any(|net| overlap(*candidate, *net)))
 }
 
-fn overlap(a: impl Into<IpNet>, b: IpNet) -> bool {
+/// Whether two subnets have an address in common.
+#[must_use]
+pub fn overlap(a: impl Into<IpNet>, b: IpNet) -> bool {
     let a = a.into();
     a.contains(&b) || b.contains(&a)
 }

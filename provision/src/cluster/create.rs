@@ -252,8 +252,8 @@ fn outbound<'a>(
     outbound::variables(network, networking, nodes, lookup)
 }
 
-/// Makes the nodes side by side, and the ports that lead to them. The load balancer, where there is one, starts at the same
-/// time and is waited for by what is returned.
+/// Makes the nodes side by side, and the ports that lead to them. Returns what starts the load balancer as well, where there
+/// is one: it has a phase of its own.
 async fn prepare<'a>(
     paths: &'a Paths,
     reserved: Reserved,

@@ -1,6 +1,7 @@
 //! What a configuration asks of this host, checked before anything is made.
 
 use ipnet::IpNet;
+use kiln_network::overlap;
 
 use crate::{
     Error, Result,
@@ -123,10 +124,6 @@ fn check_overlaps(networking: &config::Networking, host: &[IpNet]) -> Result<()>
         }
     }
     Ok(())
-}
-
-fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
 }
 
 #[cfg(test)]

@@ -105,8 +105,7 @@ impl<'a> Followers<'a> {
     /// # Errors
     /// What making it says.
     pub(super) async fn network(&mut self) -> Result<()> {
-        (&mut self.network).await;
-        Pin::new(&mut self.network).take_output().unwrap_or(Ok(()))
+        ended(&mut self.network).await
     }
 
     /// Waits until all nodes have joined and their network is there, and shows it in kind's two phases.
@@ -114,16 +113,16 @@ impl<'a> Followers<'a> {
     /// # Errors
     /// What failed first, on the node that it names.
     pub(super) async fn finish(mut self, reporter: &dyn Reporter) -> Result<()> {
-        if let Some(control_planes) = self.control_planes.take() {
+        if let Some(mut control_planes) = self.control_planes.take() {
             // Workers join at the same time; what becomes of them is told in their own phase.
-            let joined = self.beside(ended(control_planes));
+            let joined = self.beside(ended(&mut control_planes));
             phase(reporter, "Joining more control-plane nodes 🎮", joined).await?;
         }
         let workers = self.workers.take();
         let shown = workers.is_some();
         let rest = async {
-            if let Some(workers) = workers {
-                self.beside(ended(workers)).await?;
+            if let Some(mut workers) = workers {
+                self.beside(ended(&mut workers)).await?;
             }
             reporter.step("waiting for the nodes' pod ranges");
             controllers::bounded(self.network(), reporter).await
@@ -144,9 +143,9 @@ fn job<'a>(work: impl Future<Output = Result<()>> + Send + 'a) -> Job<'a> {
 }
 
 /// The outcome of a job, waited for.
-async fn ended(mut job: Job<'_>) -> Result<()> {
-    (&mut job).await;
-    Pin::new(&mut job).take_output().unwrap_or(Ok(()))
+async fn ended(job: &mut Job<'_>) -> Result<()> {
+    (&mut *job).await;
+    Pin::new(job).take_output().unwrap_or(Ok(()))
 }
 
 /// Waits for the API. Never ends if nobody opens it any more: then the creation has failed, and this is dropped with it.

@@ -72,7 +72,7 @@ pub(super) async fn start(
     };
     let spec = container_spec(paths, around, plan)?;
     let (process, _netns) = node::launch(paths, around, record, spec, steps).await?;
-    let address = plan.endpoint.ipv4.map_or(Ipv4Addr::UNSPECIFIED, |address| address);
+    let address = plan.endpoint.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED);
     if listens(&process, SocketAddr::from((address, API_PORT))).await {
         return Ok(());
     }

@@ -113,7 +113,7 @@ pub(super) async fn choose_network(
         }
     }
     let exhausted = |pool: IpNet| {
-        let overlaps = |net: &&IpNet| pool.contains(*net) || net.contains(&pool);
+        let overlaps = |net: &&IpNet| kiln_network::overlap(pool, **net);
         Error::PoolExhausted { pool, taken: taken.iter().filter(overlaps).copied().collect() }
     };
     let ipv4 = kiln_network::choose_subnet(pool, 24, &taken).ok_or_else(|| exhausted(pool.into()))?;
