@@ -19,9 +19,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
 pub(crate) use cluster::{
-    Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand, Export,
-    ExportCommand, ExportKubeconfig, ExportLogs, Get, GetClusters, GetCommand, GetKubeconfig, GetNodes,
-    PodNetwork, Preview,
+    Bootstrap, Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand,
+    Export, ExportCommand, ExportKubeconfig, ExportLogs, Get, GetClusters, GetCommand, GetKubeconfig,
+    GetNodes, PodNetwork, Preview,
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Doctor, Man};

@@ -133,6 +133,7 @@ async fn connect(network: &Network, number: u8) -> kiln_network::Result<OwnedFd>
         pod_subnets: vec![PODS.into()],
         service_subnets: vec![SERVICES.into()],
         uplink: UPLINK.to_owned(),
+        fallback: None,
     };
     isolate_services(Some(netns.as_fd()), &rules).await?;
     Ok(netns)

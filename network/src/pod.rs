@@ -1,18 +1,24 @@
 //! Rules inside a node's own namespace, for its pods.
 
-use std::os::fd::BorrowedFd;
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
+};
 
 use ipnet::IpNet;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
+    Protocol, Result,
     nft::{self, Chain, ChainKind, Family, Match, Rule, Table},
 };
 
 /// The table in a node's namespace; its comment is the same.
 const TABLE: &str = "kiln";
+
+/// kube-proxy translates at -100, with iptables and nftables. A connection is translated once.
+const AFTER_KUBE_PROXY: i32 = -90;
 
 /// What [`isolate_services`] needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +29,8 @@ pub struct PodRules {
     pub service_subnets: Vec<IpNet>,
     /// The node's link to its cluster, [`UPLINK`](crate::UPLINK).
     pub uplink: String,
+    /// The address of a Service, its port, and who answers it for as long as nobody else does.
+    pub fallback: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Installs, in a node's namespace or without one in the caller's own, masquerading of what pods send to other places
@@ -32,6 +40,9 @@ pub struct PodRules {
 /// it would leave through the default route and vanish, and a program that started early would wait for its
 /// connection's timeout, where a refusal lets it try again at once. The refusal comes after translation, so that it
 /// never meets a packet of a Service that works, and can stay.
+///
+/// One Service may be translated here as well, after everybody else has had the chance to: that of the API, which the
+/// first pods of a cluster ask for before kube-proxy has heard of it.
 ///
 /// # Errors
 ///
@@ -61,7 +72,18 @@ fn table(family: Family, rules: &PodRules) -> Option<Table> {
     let masquerading = pods.iter().map(|source| masquerading(*source, &pods, &rules.uplink)).collect();
     let refusals = || services.iter().map(|services| refusal(family, *services)).collect();
     let filter = |name, hook| Chain { name, kind: ChainKind::Filter, hook, priority: 0, rules: refusals() };
+    let fallback =
+        rules.fallback.filter(|(service, backend)| family.holds(service.ip()) && family.holds(backend.ip()));
+    let translation = |name, hook| Chain {
+        name,
+        kind: ChainKind::Nat,
+        hook,
+        priority: AFTER_KUBE_PROXY,
+        rules: fallback.iter().map(|(service, backend)| translated(*service, *backend)).collect(),
+    };
     let chains = vec![
+        translation("prerouting", InetHookNumber::PreRouting),
+        translation("api", InetHookNumber::LocalOut),
         Chain {
             name: "postrouting",
             kind: ChainKind::Nat,
@@ -83,6 +105,19 @@ fn masquerading(source: IpNet, pods: &[IpNet], uplink: &str) -> Rule {
     )
 }
 
+fn translated(service: SocketAddr, backend: SocketAddr) -> Rule {
+    let service_address: IpAddr = service.ip();
+    Rule::new(
+        format!("answer {service} by {backend} until a proxy does"),
+        [
+            nft::destination_is(service_address, Match::Is),
+            nft::protocol(Protocol::Tcp),
+            nft::destination_port(service.port()),
+            nft::destination_nat(backend.ip(), backend.port()),
+        ],
+    )
+}
+
 fn refusal(family: Family, services: IpNet) -> Rule {
     Rule::new(
         format!("refuse what is left for the services of {services}"),
@@ -96,7 +131,12 @@ mod tests {
 
     fn rules(pods: &[&str], services: &[&str]) -> PodRules {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        PodRules { pod_subnets: nets(pods), service_subnets: nets(services), uplink: "eth0".to_owned() }
+        PodRules {
+            pod_subnets: nets(pods),
+            service_subnets: nets(services),
+            uplink: "eth0".to_owned(),
+            fallback: None,
+        }
     }
 
     #[test]
@@ -105,8 +145,19 @@ mod tests {
         for family in Family::ALL {
             let table = table(family, &rules).unwrap();
             let counts: Vec<_> = table.chains.iter().map(|chain| (chain.name, chain.rules.len())).collect();
-            assert_eq!(counts, [("postrouting", 1), ("forward", 1), ("output", 1)]);
+            let expected = [("prerouting", 0), ("api", 0), ("postrouting", 1), ("forward", 1), ("output", 1)];
+            assert_eq!(counts, expected);
         }
+    }
+
+    #[test]
+    fn the_api_is_answered_in_its_own_family() {
+        let mut rules = rules(&["10.244.0.0/16", "fd00:10:244::/56"], &["10.96.0.0/16", "fd00:10:96::/112"]);
+        rules.fallback = Some(("10.96.0.1:443".parse().unwrap(), "172.30.0.2:6443".parse().unwrap()));
+        let of = |family| {
+            table(family, &rules).unwrap().chains.iter().take(2).map(|chain| chain.rules.len()).sum::<usize>()
+        };
+        assert_eq!([of(Family::Ip), of(Family::Ip6)], [2, 0]);
     }
 
     #[test]

@@ -160,6 +160,7 @@ fn a_process_in_the_node_installs_its_rules_and_finds_its_way_out() {
             pod_subnets: vec!["10.244.0.0/16".parse().unwrap()],
             service_subnets: Vec::new(),
             uplink: UPLINK.to_owned(),
+            fallback: None,
         };
         isolate_services(None, &rules).await.unwrap();
         assert!(pod_rules_present().await.unwrap());

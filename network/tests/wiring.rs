@@ -294,6 +294,7 @@ fn services_without_rules_are_refused_and_pods_masqueraded() {
             pod_subnets: vec!["10.244.0.0/16".parse().unwrap()],
             service_subnets: vec!["10.96.0.0/16".parse().unwrap()],
             uplink: UPLINK.to_owned(),
+            fallback: None,
         };
         isolate_services(Some(first.as_fd()), &rules).await.unwrap();
         isolate_services(Some(first.as_fd()), &rules).await.unwrap();

@@ -31,6 +31,45 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    // === keys and templates ===
+    /// A key or certificate could not be made.
+    #[error("failed to make {what}")]
+    Keys {
+        /// What was to be made.
+        what: String,
+        /// The cause.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// A node's etcd could not be asked or told something.
+    #[error("failed to {what} etcd of node {node}")]
+    Etcd {
+        /// What was attempted, as it follows "failed to".
+        what: &'static str,
+        /// The node.
+        node: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A control plane that was begun from a template did not come up.
+    #[error("the control plane of node {node} is not up after {seconds} s{}", if kubelet.is_empty() { String::new() } else { format!("\nkubelet said last:\n{kubelet}") })]
+    ControlPlane {
+        /// The node.
+        node: String,
+        /// How long was waited.
+        seconds: u64,
+        /// The end of kubelet's log, where the node could still be asked.
+        kubelet: String,
+    },
+    /// A template was asked for, and there can be none.
+    #[error("there can be no template: {reason}")]
+    NoTemplate {
+        /// Why.
+        reason: String,
+    },
+
     // === runtime and network ===
     /// The container runtime failed.
     #[error(transparent)]

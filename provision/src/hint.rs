@@ -12,6 +12,10 @@ impl Error {
             Self::ClusterExists { name } => {
                 Some(format!("`kiln delete cluster --name {name}` removes it, --name chooses another name"))
             }
+            Self::ControlPlane { .. } | Self::Etcd { .. } => {
+                Some("the template is thrown away: the next cluster comes up by kubeadm".to_owned())
+            }
+            Self::NoTemplate { .. } => Some("leave --bootstrap template out".to_owned()),
             Self::NoSuchCluster { cluster: name, known }
             | Self::NoSuchNode { node: name, known }
             | Self::NoNodes { cluster: name, known }

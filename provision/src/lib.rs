@@ -22,10 +22,12 @@ pub mod kubeconfig;
 pub mod logs;
 pub mod patch;
 mod paths;
+mod pki;
 mod progress;
 mod proxy;
 mod service;
 pub mod state;
+mod template;
 
 pub use error::{Error, KubeadmFailure, Result};
 pub use kiln_network::PortMapping;

@@ -46,6 +46,12 @@ impl Paths {
         self.state.join("build")
     }
 
+    /// What later clusters of an image and configuration begin with: one file for each.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.state.join("templates")
+    }
+
     /// One directory per cluster.
     #[must_use]
     pub fn clusters(&self) -> PathBuf {

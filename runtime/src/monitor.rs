@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+use libcontainer::{
+    container::builder::ContainerBuilder,
+    syscall::syscall::{SyscallType, create_syscall},
+};
 use rustix::{
     fd::AsFd,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -52,6 +55,11 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve() -> Result<()> {
+    // What the caller has open is not for the node: a lock that a script holds while it runs kiln would be held for as
+    // long as the node lives.
+    create_syscall()
+        .close_range(0)
+        .map_err(|error| Error::system("close what was inherited")(std::io::Error::other(error)))?;
     let stdin =
         rustix::io::dup(rustix::stdio::stdin()).map_err(Error::system("duplicate the request socket"))?;
     let mut socket = UnixStream::from(stdin);

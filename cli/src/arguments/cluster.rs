@@ -45,6 +45,10 @@ pub(crate) struct CreateCluster {
     /// Who makes the pod network: Kiln itself, or the manifest that the node image brings
     #[arg(long, value_enum, value_name = "WHO", default_value = "kiln")]
     pub(crate) pod_network: PodNetwork,
+    /// How the control plane comes up: from a template that an earlier cluster of the same image and configuration has
+    /// left, or by kubeadm alone
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    pub(crate) bootstrap: Bootstrap,
     /// Tell at the end how long each phase took [default: on a terminal]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = boolean)]
@@ -65,6 +69,17 @@ pub(crate) struct Preview {
     /// How to print what --dry-run finds
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", id = "preview-format")]
     pub(crate) format: Option<Format>,
+}
+
+/// How the control plane comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bootstrap {
+    /// From a template where there is one, otherwise by kubeadm, leaving one.
+    Auto,
+    /// By kubeadm alone, which makes all keys.
+    Kubeadm,
+    /// As auto, but refuse what cannot have a template.
+    Template,
 }
 
 /// Who makes the pod network.

@@ -9,7 +9,7 @@ use kiln_provision::{
 
 use super::{Session, block_on, config, preview};
 use crate::{
-    arguments::{CreateCluster, PodNetwork},
+    arguments::{Bootstrap, CreateCluster, PodNetwork},
     failure::{Failure, require_root},
     progress::Progress,
     signal, usage,
@@ -42,6 +42,11 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
         pod_network: match arguments.pod_network {
             PodNetwork::Kiln => cluster::PodNetwork::Launcher,
             PodNetwork::Image => cluster::PodNetwork::Image,
+        },
+        bootstrap: match arguments.bootstrap {
+            Bootstrap::Auto => cluster::Bootstrap::Auto,
+            Bootstrap::Kubeadm => cluster::Bootstrap::Kubeadm,
+            Bootstrap::Template => cluster::Bootstrap::Template,
         },
     };
     if let Some(format) = format {

@@ -62,6 +62,8 @@ impl Keeper {
             pod_subnets: self.settings.pod_subnets.clone(),
             service_subnets: self.settings.service_subnets.clone(),
             uplink: kiln_network::node_uplink().await?.link,
+            // By the time an agent runs, kube-proxy does.
+            fallback: None,
         };
         kiln_network::isolate_services(None, &rules).await?;
         self.rules_installed = true;

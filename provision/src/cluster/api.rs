@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::{
     Client, Config,
     api::{Api, Patch, PatchParams},
@@ -41,7 +41,7 @@ pub(super) async fn connect(admin_conf: &str, server: &str) -> Result<Client> {
 }
 
 /// The taint that keeps ordinary pods off control planes.
-const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
+pub(super) const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
 
 /// The label that keeps a node out of load balancers.
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -70,6 +70,87 @@ pub(super) async fn make_schedulable(client: &Client, node: &str) -> Result<()> 
         Err(kube::Error::Api(status)) if status.code == 409 => Box::pin(make_schedulable(client, node)).await,
         Err(error) => Err(Error::api(format!("untaint node {node}"))(error)),
     }
+}
+
+/// The label that says what a node is.
+const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+
+/// Marks a node as kubeadm marks control planes.
+///
+/// # Errors
+/// [`Error::Api`] naming the node.
+pub(super) async fn mark_control_plane(
+    client: &Client,
+    node: &str,
+    annotations: &BTreeMap<String, String>,
+    taints: &[serde_json::Value],
+) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let patch = serde_json::json!({
+        "metadata": { "labels": { CONTROL_PLANE_LABEL: "", EXCLUDE_LABEL: "" }, "annotations": annotations },
+        // By its key and effect, beside those that others have given it.
+        "spec": { "taints": taints },
+    });
+    api.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))
+        .await
+        .map(drop)
+        .map_err(Error::api(format!("mark node {node} as a control plane")))
+}
+
+/// What begins the names of annotations that kubeadm makes.
+const KUBEADM_ANNOTATIONS: &str = "kubeadm.";
+
+/// The annotations that kubeadm has given a node.
+///
+/// # Errors
+/// [`Error::Api`] naming the node.
+pub(super) async fn kubeadm_annotations(client: &Client, node: &str) -> Result<Vec<(String, String)>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let found = api.get(node).await.map_err(Error::api(format!("read node {node}")))?;
+    let annotations = found.metadata.annotations.unwrap_or_default().into_iter();
+    Ok(annotations.filter(|(name, _)| name.starts_with(KUBEADM_ANNOTATIONS)).collect())
+}
+
+/// Between two tries of what nobody tells the time of.
+const SOON: Duration = Duration::from_millis(20);
+
+/// Returns when the API server is ready. Never ends if it never is: callers bound it.
+pub(super) async fn answers(client: &Client) {
+    loop {
+        let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return };
+        if client.request_text(request).await.is_ok() {
+            return;
+        }
+        // Nothing tells when a process in another namespace begins to listen, nor when its readiness changes.
+        tokio::time::sleep(SOON).await;
+    }
+}
+
+/// Returns when there is a node of that name. Never ends if there never is: callers bound it.
+pub(super) async fn registered(client: &Client, node: &str) {
+    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    first_match(Api::<Node>::all(client.clone()), only, |_| Some(())).await;
+}
+
+/// How long the scheduler may take to find the add-ons a node.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// The pods of the cluster's DNS server, of which kubeadm wants two.
+const DNS_PODS: (&str, usize) = ("k8s-app=kube-dns", 2);
+
+/// Returns when the pods of the cluster's add-ons are bound to nodes, or have not been for so long that nobody should wait
+/// for them.
+pub(super) async fn add_ons_bound(client: &Client) {
+    let only = watcher::Config::default().labels(DNS_PODS.0);
+    let mut bound = BTreeSet::new();
+    let tell = |pod: Pod| {
+        if pod.spec.is_some_and(|spec| spec.node_name.is_some()) {
+            bound.insert(pod.metadata.name);
+        }
+        (bound.len() >= DNS_PODS.1).then_some(())
+    };
+    let pods = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let _ = tokio::time::timeout(BOUND, first_match(pods, only, tell)).await;
 }
 
 /// What a kubelet says whose node was registered only after it had tried to note its storage drivers there. It tries again
@@ -174,7 +255,7 @@ pub(super) async fn pods_admitted(client: &Client) {
 }
 
 /// Watches until an object tells what was looked for. Never ends if none does: callers bound it.
-async fn first_match<K, T>(api: Api<K>, only: watcher::Config, tell: impl Fn(K) -> Option<T>) -> T
+async fn first_match<K, T>(api: Api<K>, only: watcher::Config, mut tell: impl FnMut(K) -> Option<T>) -> T
 where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {

@@ -129,7 +129,7 @@ pub(super) async fn restart_kubelet(process: &Process) {
 }
 
 /// What kubelet said last, when the node can still be asked.
-async fn kubelet_log(process: &Process) -> String {
+pub(super) async fn kubelet_log(process: &Process) -> String {
     let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];
     let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
     let Ok(command) = exec_command(process, &spec) else { return String::new() };

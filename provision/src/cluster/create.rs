@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use super::{
     plan::NodePlan,
     publication,
     reserve::{Reserved, ensure_images, image_names, reserve},
+    start::{self, Bootstrap},
 };
 use crate::{
     Error, Outcome, Paths, Reporter, Result, config, doctor,
@@ -42,6 +44,8 @@ pub struct CreateOptions {
     pub retain: bool,
     /// Who makes the pod network.
     pub pod_network: PodNetwork,
+    /// How the control plane is made.
+    pub bootstrap: Bootstrap,
 }
 
 /// Who makes the pod network of a cluster whose configuration does not leave it to the user.
@@ -190,6 +194,7 @@ async fn make(
 
     // What is about to be made is written down first: a run killed from here on leaves a cluster that can be deleted.
     let reserved = reserve(paths, name, config, &images, reporter).await?;
+    let start = start::decide(paths, options, name, &reserved.nodes, reporter)?;
     let endpoints = reserved.nodes.iter().map(|plan| &plan.endpoint);
     let all = endpoints.chain(reserved.balancer.as_ref().map(|balancer| &balancer.endpoint));
     let names = all.clone().map(|endpoint| endpoint.node.as_str());
@@ -201,6 +206,8 @@ async fn make(
         networking: config.networking.clone(),
         pod_network: !config.networking.disable_default_cni && options.pod_network == PodNetwork::Launcher,
         outbound,
+        first: reserved.nodes.iter().find(|plan| plan.first).map(|plan| plan.endpoint.clone()),
+        start: Arc::new(start),
     };
     let record = reserved.record.clone();
     let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));

@@ -13,8 +13,10 @@ use super::{
     manifest,
     node::{ADMIN_CONF, StartedNode, Surroundings},
     plan::API_PORT,
+    start::Start,
+    template_boot,
 };
-use crate::{Error, Paths, Reporter, Result, config};
+use crate::{Error, Paths, Reporter, Result, config, template};
 
 /// Makes a cluster of the nodes: the first control plane, what belongs into every cluster, and the others. Returns the
 /// administrator's credentials as kubeadm wrote them, and a client with them.
@@ -39,16 +41,28 @@ pub(super) async fn bring_up(
     let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
 
     let announced = tokio::sync::Notify::new();
+    let url = node_url(first, &config.networking);
     let start = async {
-        let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
-        bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
+        match &*around.start {
+            Start::Kubeadm { .. } => {
+                let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
+                bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
+            }
+            Start::Template(from) => {
+                let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
+                let client = api::connect(&admin_conf, &url).await?;
+                let started = template_boot::run(first, from, &client, reporter).await;
+                // Whatever it was: the next cluster will not meet it.
+                started.inspect_err(|_| template::discard(paths, &from.key))?;
+            }
+        }
         announced.notify_one();
         Ok(())
     };
     let admit = async {
         announced.notified().await;
         let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-        let client = api::connect(&admin_conf, &node_url(first, &config.networking)).await?;
+        let client = api::connect(&admin_conf, &url).await?;
         if nodes.len() == 1 {
             api::make_schedulable(&client, &first.plan.name).await?;
         } else {
@@ -68,7 +82,8 @@ pub(super) async fn bring_up(
         };
         phase(reporter, "Installing CNI 🔌", followers.beside(install)).await?;
     }
-    let storage = install_storage(first, &client);
+    let storage =
+        async { if around.start.is_complete() { Ok(()) } else { install_storage(first, &client).await } };
     if nodes.len() == 1 {
         phase(reporter, "Installing StorageClass 💾", async {
             followers.beside(storage).await?;
@@ -76,15 +91,37 @@ pub(super) async fn bring_up(
             controllers::bounded(followers.network(), reporter).await
         })
         .await?;
+        leave_template(paths, first, around, &client, reporter).await;
     } else {
         phase(reporter, "Installing StorageClass 💾", followers.beside(storage)).await?;
         followers.finish(reporter).await?;
+        leave_template(paths, first, around, &client, reporter).await;
         if around.pod_network && cni::is_agent(first) {
             reporter.step("installing the network agent");
             cni::install(first, &client, name, config).await?;
         }
     }
     Ok((admin_conf, client))
+}
+
+/// Keeps what the cluster has become for the next of its kind. That it cannot be is no failure of this one.
+async fn leave_template(
+    paths: &Paths,
+    first: &StartedNode,
+    around: &Surroundings,
+    client: &kube::Client,
+    reporter: &dyn Reporter,
+) {
+    let Start::Kubeadm { leaves: Some(leaves), .. } = &*around.start else { return };
+    reporter.step("keeping a template for the next cluster");
+    let left = match template_boot::leave(first, leaves, client).await {
+        Ok(template) => template::save(paths, &leaves.key, template).map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    match left {
+        Ok(()) => reporter.message(1, "the next cluster of this image and configuration has a template"),
+        Err(error) => reporter.message(1, &format!("the cluster leaves no template: {error}")),
+    }
 }
 
 fn node_url(node: &StartedNode, networking: &config::Networking) -> String {

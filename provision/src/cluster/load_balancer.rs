@@ -156,6 +156,8 @@ mod tests {
 
     fn backends(family: IpFamily) -> Vec<String> {
         let around = Surroundings {
+            first: None,
+            start: std::sync::Arc::new(crate::cluster::start::Start::Kubeadm { keys: None, leaves: None }),
             cluster: "c".to_owned(),
             network: Network {
                 cluster: "c".to_owned(),

@@ -25,7 +25,9 @@ mod preview;
 mod publication;
 mod query;
 mod reserve;
+mod start;
 mod status;
+mod template_boot;
 mod usage;
 
 pub use cancel::Cancel;
@@ -39,5 +41,6 @@ pub use query::{
     nodes,
 };
 pub(crate) use query::{running, status};
+pub use start::Bootstrap;
 pub use status::{ClusterState, ClusterStatus, cluster_status};
 pub use usage::{NodeUsage, usage};

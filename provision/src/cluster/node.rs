@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs::Permissions,
+    net::{IpAddr, SocketAddr},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
     path::Path,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -17,13 +19,15 @@ use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFiles
 use super::{
     boot::{self, BootNotice},
     network::first_pod_cidrs,
-    plan::{CONTAINERD_CONFIG, NodePlan},
+    plan::{API_PORT, CONTAINERD_CONFIG, NodePlan},
+    start::Start,
 };
 use crate::{
     Error, Paths, Result,
     cni::{CNI_CONFIG, PTP_PLUGIN, PTP_PLUGIN_TEXT, cni_config},
     config,
     image::materialise,
+    pki::service_of_api,
     state::{self, NodeRecord, NodeRole},
 };
 
@@ -33,6 +37,9 @@ const SYSCTLS: [(&str, &str); 1] = [("net.ipv4.ip_forward", "1")];
 /// As well, in a network with IPv6. Router advertisements are not for nodes: their routes are Kiln's.
 const SYSCTLS6: [(&str, &str); 2] =
     [("net.ipv6.conf.all.disable_ipv6", "0"), ("net.ipv6.conf.all.forwarding", "1")];
+
+/// The port of the Service of the API.
+const HTTPS: u16 = 443;
 
 /// The interface of a node that leads out of it.
 const UPLINK: &str = "eth0";
@@ -52,6 +59,10 @@ pub(super) struct Surroundings {
     pub(super) pod_network: bool,
     /// How nodes reach the world through a proxy, as variables for their init.
     pub(super) outbound: Vec<String>,
+    /// Where the first node is.
+    pub(super) first: Option<Endpoint>,
+    /// How the first node comes up.
+    pub(super) start: Arc<Start>,
 }
 
 /// A node whose init runs.
@@ -104,6 +115,9 @@ pub(super) fn write_files(paths: &Paths, plan: &NodePlan, around: &Surroundings)
         file(PTP_PLUGIN, PTP_PLUGIN_TEXT)?;
         fs_err::set_permissions(upper.join(PTP_PLUGIN), Permissions::from_mode(0o755))
             .map_err(Error::file("make a program of the node executable"))?;
+    }
+    if plan.first {
+        around.start.write_files(&upper, &var)?;
     }
     // The first node is given the first range; what the others get is known when they have joined.
     if plan.first && around.pod_network {
@@ -170,8 +184,12 @@ pub(super) async fn launch(
 /// [`Error::Network`].
 pub(super) async fn pod_rules(node: &StartedNode, around: &Surroundings) -> Result<()> {
     let networking = &around.networking;
-    let mut rules =
-        PodRules { pod_subnets: Vec::new(), service_subnets: Vec::<IpNet>::new(), uplink: UPLINK.to_owned() };
+    let mut rules = PodRules {
+        pod_subnets: Vec::new(),
+        service_subnets: Vec::<IpNet>::new(),
+        uplink: UPLINK.to_owned(),
+        fallback: None,
+    };
     // Another CNI decides about addresses by itself.
     if around.pod_network {
         rules.pod_subnets = networking.pod_subnet.nets().to_vec();
@@ -179,6 +197,12 @@ pub(super) async fn pod_rules(node: &StartedNode, around: &Surroundings) -> Resu
     // Without kube-proxy somebody else implements Services, possibly where these rules would be in the way.
     if networking.kube_proxy_mode != config::KubeProxyMode::None {
         rules.service_subnets = networking.service_subnet.nets().to_vec();
+        let service = rules.service_subnets.first().map(|subnet| service_of_api(*subnet));
+        rules.fallback = service.and_then(|service| {
+            let Endpoint { ipv4, ipv6, .. } = around.first.as_ref()?;
+            let backend = if service.is_ipv4() { ipv4.map(IpAddr::V4) } else { ipv6.map(IpAddr::V6) }?;
+            Some((SocketAddr::new(service, HTTPS), SocketAddr::new(backend, API_PORT)))
+        });
     }
     Ok(kiln_network::isolate_services(Some(node.netns.as_fd()), &rules).await?)
 }

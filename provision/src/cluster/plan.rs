@@ -13,6 +13,7 @@ use crate::{
     image::{Image, Reference, Store},
     patch,
     state::{self, NodeRole},
+    template::TemplateKey,
 };
 
 /// The port the API server listens on in its node.
@@ -39,6 +40,8 @@ pub(super) struct NodePlan {
     pub(super) endpoint: Endpoint,
     /// What kubeadm is to read.
     pub(super) kubeadm: String,
+    /// What a template for the first node would be called, where there can be one.
+    pub(super) template: Option<TemplateKey>,
     /// containerd's configuration, where the image's is to be changed.
     pub(super) containerd: Option<String>,
 }

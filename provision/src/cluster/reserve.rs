@@ -15,6 +15,7 @@ use crate::{
     image::{Image, Store},
     kubeadm,
     state::{self, ClusterRecord, NodeRole, Phase},
+    template::TemplateKey,
 };
 
 /// What a cluster will consist of.
@@ -76,7 +77,7 @@ pub(super) async fn choose(
     for (index, (node, from)) in names.iter().zip(images).enumerate() {
         let endpoint = plan::endpoint(&network, &node.name, index)?;
         // Patches that do not apply are found here, before anything is made.
-        let kubeadm = kubeadm::render(&kubeadm::Input {
+        let input = kubeadm::Input {
             cluster: &named,
             name: &node.name,
             index,
@@ -88,19 +89,22 @@ pub(super) async fn choose(
             kubernetes_version: &from.kubernetes_version,
             engine: kubeadm::ENGINE,
             cgroup_v1,
-        })?;
+        };
+        let kubeadm = kubeadm::render(&input)?;
         let role = match node.role {
             config::Role::ControlPlane => NodeRole::ControlPlane,
             config::Role::Worker => NodeRole::Worker,
             config::Role::LoadBalancer => NodeRole::ExternalLoadBalancer,
         };
+        let first =
+            role == NodeRole::ControlPlane && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane);
         plans.push(NodePlan {
             kubeadm,
+            template: if first { TemplateKey::new(&from.image.manifest, &input)? } else { None },
             containerd: plan::patched_containerd(config, &from.image, &from.layers)?,
             name: node.name.clone(),
             role,
-            first: role == NodeRole::ControlPlane
-                && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane),
+            first,
             image: from.image.clone(),
             kubernetes_version: from.kubernetes_version.clone(),
             layers: from.layers.clone(),

@@ -4,7 +4,7 @@
 //! process killed at any point leaves enough behind for `delete` to remove all of it. Whoever changes a cluster holds
 //! its [`Lock`]; what all clusters share (subnets, kernel settings) is changed under the host's lock.
 
-mod file;
+pub(crate) mod file;
 mod lock;
 mod name;
 mod record;

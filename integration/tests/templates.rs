@@ -1,0 +1,256 @@
+//! A cluster from a template is what kubeadm would have made, with keys of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fs_err as fs;
+use kiln_integration::{Cluster, Finished, Fixture, Steps, cluster::items};
+use serde_json::{Value, json};
+
+/// Names of one length, so that one can stand for another in texts.
+const PLAIN: &str = "it-plain";
+const SEED: &str = "it-seeds";
+const TEMPLATE: &str = "it-templ";
+
+#[test]
+fn a_cluster_from_a_template_is_what_kubeadm_makes() {
+    let Some(fixture) = Fixture::open() else { return };
+    let mut steps = Steps::default();
+    let config = configuration(&fixture);
+    let create = |name: &str, how: &str| {
+        fixture
+            .create(name, &["--config", &config, "--bootstrap", how, "--wait", "3m", "-v", "1"])
+            .succeeded()
+    };
+    let mut plain = None;
+    steps.step("kubeadm alone makes a cluster, and leaves no template", || {
+        let said = create(PLAIN, "kubeadm");
+        assert!(!said.stderr().contains("template"), "{}", said.report());
+        settle(&fixture, PLAIN);
+        plain = Some((objects(&fixture, PLAIN), secrets(&fixture, PLAIN)));
+        let _ = fixture.delete(PLAIN);
+    });
+    steps.step("the first cluster of its kind leaves a template", || {
+        let said = create(SEED, "auto");
+        assert!(said.stderr().contains("has a template"), "{}", said.report());
+    });
+    let seed = fixture.clusters().contains(&SEED.to_owned()).then(|| secrets(&fixture, SEED));
+    if seed.is_some() {
+        let _ = fixture.delete(SEED);
+    }
+    let mut made = false;
+    steps.step("the next one comes from it, in its own right", || {
+        let said = create(TEMPLATE, "template");
+        assert!(!said.stderr().contains("[init]"), "kubeadm init ran:\n{}", said.report());
+        settle(&fixture, TEMPLATE);
+        made = true;
+    });
+    if let (true, Some((plain, plain_secrets)), Some(seed)) = (made, plain, seed) {
+        steps.step("it holds the objects that kubeadm makes", || {
+            compare(&plain, &objects(&fixture, TEMPLATE))
+        });
+        steps.step("no two clusters share a key, a token or an identity", || {
+            let own = secrets(&fixture, TEMPLATE);
+            for other in [&plain_secrets, &seed] {
+                let shared: Vec<_> = own.intersection(other).collect();
+                assert!(shared.is_empty(), "{shared:?}");
+            }
+        });
+        steps.step("kubeadm knows its certificates, and can give out tokens", || kubeadm(&fixture));
+        steps.step("its pods answer", || {
+            let answer = Cluster::new(fixture.kiln(), TEMPLATE)
+                .run_pod(&["nslookup", "kubernetes.default.svc.cluster.local"]);
+            assert!(answer.contains("10.96.0.1"), "{answer}");
+        });
+    }
+    steps.step("a damaged template is thrown away, and kubeadm goes on", || damaged(&fixture, &config));
+    steps.step("a template that cannot be is refused by name", || {
+        let refused = fixture.create(TEMPLATE, &["--pod-network", "image", "--bootstrap", "template"]);
+        refused.exited(1).refused(&["there can be no template", "pod network"]);
+    });
+    for name in fixture.clusters() {
+        let _ = fixture.delete(&name);
+    }
+    steps.step("nothing is left", || fixture.assert_nothing_left());
+    forget(&fixture);
+    steps.finish();
+}
+
+/// A configuration that no earlier run has left a template of.
+fn configuration(fixture: &Fixture) -> String {
+    let unique = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel has one");
+    let text = json!({
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "kubeadmConfigPatches": [
+            format!("kind: ClusterConfiguration\napiServer:\n  certSANs: [{}.example]\n", unique.trim()),
+        ],
+    });
+    let path = fixture.directory().join("unique.yaml");
+    fs::write(&path, text.to_string()).expect("the fixture's directory is writable");
+    path.to_str().expect("a path of ours is text").to_owned()
+}
+
+/// Removes what this run has left: no other will use it.
+fn forget(fixture: &Fixture) {
+    for path in templates(fixture) {
+        let is_ours =
+            fs::read_to_string(&path).is_ok_and(|text| [SEED, PLAIN].iter().any(|name| text.contains(name)));
+        if is_ours {
+            fs::remove_file(path).expect("it is a file of ours");
+        }
+    }
+}
+
+fn templates(fixture: &Fixture) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(fixture.state_root().join("templates")).into_iter().flatten();
+    entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+/// Waits until the add-ons run and everything that controllers make is there.
+fn settle(fixture: &Fixture, name: &str) {
+    for (namespace, workload) in [
+        ("kube-system", "deployment/coredns"),
+        ("kube-system", "daemonset/kube-proxy"),
+        ("local-path-storage", "deployment/local-path-provisioner"),
+    ] {
+        let args = ["rollout", "status", workload, "-n", namespace, "--timeout=90s"];
+        let _ = fixture.kiln().kubectl(name, &args).succeeded();
+    }
+}
+
+/// What is of a moment, or of nodes and pods, and what only tells where something came from.
+const SKIPPED: &str = "^(events|events.events.k8s.io|leases.coordination.k8s.io|pods|endpoints|endpointslices.*|\
+                       componentstatuses|certificatesigningrequests.*|csinodes.*|bindings)$";
+
+/// Every object of a cluster by kind, namespace and name, without what must differ.
+fn objects(fixture: &Fixture, name: &str) -> BTreeMap<String, Value> {
+    let script = format!(
+        "kubectl get \"$(kubectl api-resources --verbs=list -o name | grep -vE '{SKIPPED}' | paste -sd,)\" -A -o json"
+    );
+    let node = format!("{name}-control-plane");
+    let said = fixture.kiln().run(&["exec", &node, "--", "sh", "-c", &script]).succeeded();
+    let address = Cluster::new(fixture.kiln(), name).node_address(&node).to_string();
+    let text = said.stdout().replace(name, "CLUSTER").replace(&address, "ADDRESS");
+    let list: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
+    items(&list).map(|object| (key(object), neutral(object))).collect()
+}
+
+fn key(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = text(&object["metadata"]["name"]);
+    // Named by its random token.
+    let name = if name.starts_with("bootstrap-token-") { "bootstrap-token".to_owned() } else { name };
+    format!("{} {}/{name}", text(&object["kind"]), text(&object["metadata"]["namespace"]))
+}
+
+fn neutral(object: &Value) -> Value {
+    let mut object = object.clone();
+    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    let fields = object.as_object_mut().expect("an object is one");
+    // What is now, which the controllers make of the rest.
+    fields.remove("status");
+    if let Some(metadata) = fields["metadata"].as_object_mut() {
+        for moment in
+            ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "ownerReferences"]
+        {
+            metadata.remove(moment);
+        }
+        if kind == "Secret" {
+            metadata.remove("name");
+        }
+    }
+    // Keys and tokens: that they are there is compared, what they are must differ. See `secrets`.
+    if ["ConfigMap", "Secret"].contains(&kind.as_str())
+        && let Some(data) = fields.get_mut("data").and_then(Value::as_object_mut)
+    {
+        let secret = kind == "Secret";
+        data.retain(|name, _| !name.starts_with("jws-kubeconfig-"));
+        for value in data.values_mut() {
+            let text = value.as_str().unwrap_or_default();
+            if secret || text.contains("-----BEGIN CERTIFICATE-----") {
+                *value = json!("…");
+            } else if let Some((before, after)) = text.split_once("certificate-authority-data: ") {
+                let after = after.split_once('\n').map_or("", |(_, after)| after);
+                *value = json!(format!("{before}certificate-authority-data: …\n{after}"));
+            }
+        }
+    }
+    object
+}
+
+/// An object from a template, less the differences that are meant.
+fn meant(object: &Value) -> Value {
+    let mut object = object.clone();
+    // kubelet asks CoreDNS whether it is ready every second, and not every ten.
+    let is_dns = object["metadata"]["labels"]["k8s-app"] == "kube-dns";
+    if let Some(period) =
+        object.pointer_mut("/spec/template/spec/containers/0/readinessProbe/periodSeconds").filter(|_| is_dns)
+    {
+        *period = json!(10);
+    }
+    object
+}
+
+fn compare(plain: &BTreeMap<String, Value>, template: &BTreeMap<String, Value>) {
+    let mut differences = Vec::new();
+    for key in plain.keys().chain(template.keys()).collect::<BTreeSet<_>>() {
+        match (plain.get(key), template.get(key)) {
+            (Some(one), Some(other)) if *one == meant(other) => {}
+            (one, other) => differences.push(format!("{key}\n  kubeadm:  {one:?}\n  template: {other:?}")),
+        }
+    }
+    assert!(plain.len() > 150, "only {} objects were found", plain.len());
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Whatever must be a cluster's own: keys, certificates, tokens and identities of objects.
+fn secrets(fixture: &Fixture, name: &str) -> BTreeSet<String> {
+    let script = "cat /etc/kubernetes/pki/*.* /etc/kubernetes/pki/etcd/* | tr -d '\\n' | sed 's/-----BEGIN/\\n&/g' | sort -u; \
+                  grep -hE 'certificate-data|key-data' /etc/kubernetes/*.conf; \
+                  kubectl get ns,sa,cm,deploy,ds,clusterroles,secrets -A -o jsonpath='{range .items[*]}{.metadata.uid}{\"\\n\"}{end}'; \
+                  kubectl get secrets -A -o jsonpath='{range .items[*]}{.data.token-secret}{\"\\n\"}{end}'";
+    let node = format!("{name}-control-plane");
+    let said = fixture.kiln().run(&["exec", &node, "--", "sh", "-c", script]).succeeded().stdout();
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+    let found: BTreeSet<_> = lines.collect();
+    assert!(found.len() > 100, "{found:?}");
+    found
+}
+
+fn kubeadm(fixture: &Fixture) {
+    let run = |args: &[&str]| -> Finished {
+        let mut all = vec!["exec", "it-templ-control-plane", "--", "kubeadm"];
+        all.extend(args);
+        fixture.kiln().run(&all).succeeded()
+    };
+    let certificates = run(&["certs", "check-expiration"]).stdout();
+    for name in ["admin.conf", "apiserver", "etcd-server", "super-admin.conf", "front-proxy-ca"] {
+        assert!(certificates.contains(name), "{certificates}");
+    }
+    assert!(!certificates.contains("MISSING"), "{certificates}");
+    let command = run(&["token", "create", "--print-join-command"]).stdout();
+    assert!(command.contains("kubeadm join it-templ-control-plane:6443"), "{command}");
+    // The version is given: the latest would be asked for outside.
+    let _ = run(&["upgrade", "plan", "v1.34.4", "--etcd-upgrade=false", "--ignore-preflight-errors=all"]);
+}
+
+fn damaged(fixture: &Fixture, config: &str) {
+    if fixture.clusters().contains(&TEMPLATE.to_owned()) {
+        let _ = fixture.delete(TEMPLATE);
+    }
+    for path in templates(fixture) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        if text.contains(SEED) {
+            fs::write(&path, &text[..text.len() / 2]).expect("it is a file of ours");
+        }
+    }
+    let kiln = fixture.kiln().with_env("KILN_STOP_AFTER", "nodes");
+    let kubeconfig = fixture.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().expect("a path of ours is text");
+    let args =
+        ["create", "cluster", "--name", TEMPLATE, "--config", config, "--kubeconfig", kubeconfig, "-v", "1"];
+    let said = kiln.run(&args).succeeded();
+    assert!(said.stderr().contains("throwing template"), "{}", said.report());
+    assert!(said.stderr().contains("comes up by kubeadm"), "{}", said.report());
+    let _ = fixture.delete(TEMPLATE);
+}

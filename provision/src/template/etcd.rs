@@ -1,0 +1,179 @@
+//! The little of etcd's API that templates need: read a range, put a value
+//! (<https://etcd.io/docs/v3.6/learning/api/>).
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::{Uri, uri::PathAndQuery};
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+use tonic::{
+    client::Grpc,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+/// The cause of a failure; the caller knows the node.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// All of a fresh cluster is less than a megabyte; one that is in use may be more than tonic's limit of four.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+/// Requests under way at once. etcd writes those that come together as one.
+const PARALLEL: usize = 128;
+
+/// A connection to an etcd.
+#[derive(Clone, Debug)]
+pub(crate) struct Etcd {
+    channel: Channel,
+}
+
+/// What proves to an etcd who asks: all in PEM.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    pub(super) ca: String,
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeRequest {
+    #[prost(bytes, tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes, tag = "2")]
+    range_end: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeResponse {
+    #[prost(message, repeated, tag = "2")]
+    kvs: Vec<KeyValue>,
+}
+
+/// A key with its value.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeyValue {
+    #[prost(bytes, tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes, tag = "5")]
+    pub(crate) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutRequest {
+    #[prost(bytes, tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes, tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutResponse {}
+
+impl Etcd {
+    /// Connects to a member of a cluster, at its address.
+    pub(super) async fn secure(address: SocketAddr, credentials: &Credentials) -> Result<Self, Cause> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(credentials.ca.as_bytes())?)?;
+        let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())?;
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let connect = move |_: Uri| {
+            let connector = connector.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, io::Error>(TokioIo::new(
+                    connector.connect(ServerName::from(address.ip()), stream).await?,
+                ))
+            }
+        };
+        let endpoint = Endpoint::from_static("http://etcd");
+        Ok(Self { channel: endpoint.connect_with_connector(tower::service_fn(connect)).await? })
+    }
+
+    /// Connects to an etcd that listens on a socket of this host.
+    pub(crate) async fn local(socket: PathBuf) -> Result<Self, Cause> {
+        let connect = move |_: Uri| {
+            let socket = socket.clone();
+            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+        };
+        let endpoint = Endpoint::from_static("http://etcd");
+        Ok(Self { channel: endpoint.connect_with_connector(tower::service_fn(connect)).await? })
+    }
+
+    /// Everything whose key begins with `prefix`, in the order of the keys.
+    pub(super) async fn all(&self, prefix: &str) -> Result<Vec<KeyValue>, Cause> {
+        let request = RangeRequest { key: prefix.into(), range_end: after(prefix.as_bytes()) };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(answer.kvs)
+    }
+
+    /// Puts values, many at a time.
+    pub(crate) async fn put(&self, values: Vec<KeyValue>) -> Result<(), Cause> {
+        stream::iter(values)
+            .map(|KeyValue { key, value }| async {
+                let _: PutResponse = self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
+                Ok(())
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Cause>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        grpc.ready().await?;
+        let answer = grpc
+            .unary(
+                tonic::Request::new(request),
+                PathAndQuery::from_static(path),
+                ProstCodec::<Q, A>::default(),
+            )
+            .await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// The first key that does not begin with `prefix`.
+fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    // etcd's word for "to the end".
+    vec![0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_before_what_does_not_begin_so() {
+        assert_eq!(after(b"/registry/"), b"/registry0");
+        assert_eq!(after(b"a\xff"), b"b");
+        assert_eq!(after(b"\xff"), [0]);
+    }
+}

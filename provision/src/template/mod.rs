@@ -1,0 +1,208 @@
+//! Templates: what `kubeadm init` makes of an image and a configuration, kept without what is one cluster's own.
+//!
+//! kubeadm asks a new API server for three hundred objects one by one, and the control plane makes as many for itself
+//! while it comes up the first time. All of them are the same for every cluster of one image and configuration but for
+//! the names and keys of the cluster, and identities and times. So the first such cluster leaves a template, and later
+//! ones begin with etcd as that one had it: with keys, identities and times of their own, and nothing that belongs to a
+//! node. kubeadm stays the authority: what it has not made is not in a template.
+//!
+//! A template is one file, and worth nothing by itself: one that is damaged, or of another Kiln, is thrown away.
+
+mod etcd;
+mod object;
+mod origin;
+mod pod;
+mod seed;
+mod shelf;
+mod wire;
+
+use std::collections::HashMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use self::object::Changes;
+pub(crate) use self::{
+    etcd::{Cause, Etcd, KeyValue},
+    origin::Origin,
+    seed::{Seed, read},
+    shelf::{TemplateKey, discard, find, save},
+};
+use crate::{Result, pki::Keys};
+
+/// What stands for a change of what templates hold, or of how they are used.
+const FORMAT: u32 = 1;
+
+/// Where the API server keeps everything.
+const REGISTRY: &str = "/registry/";
+
+/// What `kubeadm init` leaves, less what is one cluster's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Template {
+    /// The cluster that it comes from.
+    origin: Origin,
+    objects: Vec<Object>,
+    /// The add-ons' pods, as the scheduler has bound them.
+    pods: Vec<Object>,
+    /// Files of the first node that kubeadm has written, by their paths.
+    files: Vec<(String, String)>,
+    /// Annotations that kubeadm has given the first node.
+    pub(crate) annotations: Vec<(String, String)>,
+}
+
+/// An object as etcd holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Object {
+    key: String,
+    #[serde(with = "encoded")]
+    value: Vec<u8>,
+}
+
+/// What a new cluster begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Beginning {
+    pub(crate) values: Vec<KeyValue>,
+    /// Files of the first node, by their paths.
+    pub(crate) files: Vec<(String, String)>,
+    pub(crate) annotations: Vec<(String, String)>,
+}
+
+impl Template {
+    /// What another cluster begins with. `alone` says whether its first node is its only one. `None` when something in it
+    /// is not understood.
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] when the kernel gives no randomness.
+    pub(crate) fn beginning(
+        &self,
+        new: &Origin,
+        keys: &Keys,
+        token: &str,
+        alone: bool,
+    ) -> Result<Option<Beginning>> {
+        let created = Timestamp::now();
+        let all = || self.objects.iter().chain(&self.pods);
+        let old: Vec<_> = all().filter_map(|object| object::uid(&object.value)).collect();
+        let uids: HashMap<_, _> = old.iter().copied().zip(random_uids(old.len())?).collect();
+        let changes = Changes { texts: self.origin.texts(new, keys), uids, created };
+        let mut values = Vec::new();
+        for object in &self.objects {
+            let Some(value) = changes.apply(&object.key, &object.value) else { return Ok(None) };
+            values.push(KeyValue { key: object.key.clone().into_bytes(), value });
+        }
+        for pod in &self.pods {
+            let Some(value) = changes.apply(&pod.key, &pod.value) else { return Ok(None) };
+            match pod::bind(&pod.key, &value, &new.node, alone, created) {
+                Some(Some(bound)) => values.push(bound),
+                // The scheduler will find another node for it.
+                Some(None) => {}
+                None => return Ok(None),
+            }
+        }
+        values.extend(bootstrap_token(token, created));
+        let files = self.files.iter().map(|(path, text)| (path.clone(), self.origin.rename(new, text)));
+        Ok(Some(Beginning { values, files: files.collect(), annotations: self.annotations.clone() }))
+    }
+}
+
+/// How long a bootstrap token is good for, in kubeadm's configuration by default.
+const TOKEN_HOURS: i64 = 24;
+
+/// The Secret of a bootstrap token
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/>).
+fn bootstrap_token(token: &str, created: Timestamp) -> Option<KeyValue> {
+    let (id, secret) = token.split_once('.')?;
+    let expires = created.checked_add(jiff::SignedDuration::from_hours(TOKEN_HOURS)).ok()?;
+    let time = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let data = |text: &str| STANDARD.encode(text);
+    let name = format!("bootstrap-token-{id}");
+    let uid = random_uids(1).ok()?.first().copied()?;
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": "kube-system",
+            "uid": String::from_utf8_lossy(&uid),
+            "creationTimestamp": time(created),
+        },
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {
+            "auth-extra-groups": data("system:bootstrappers:kubeadm:default-node-token"),
+            "expiration": data(&time(expires)),
+            "token-id": data(id),
+            "token-secret": data(secret),
+            "usage-bootstrap-authentication": data("true"),
+            "usage-bootstrap-signing": data("true"),
+        },
+    });
+    Some(object::written(&format!("{REGISTRY}secrets/kube-system/{name}"), &object))
+}
+
+/// Identities of the kernel's randomness, in the form of version 4 (RFC 9562).
+fn random_uids(count: usize) -> Result<Vec<[u8; 36]>> {
+    use std::io::Read as _;
+
+    let failed = crate::Error::file("read random bytes");
+    let mut bytes = vec![0; count * 16];
+    fs_err::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(failed)?;
+    Ok(bytes.chunks_exact(16).map(uid_of).collect())
+}
+
+fn uid_of(random: &[u8]) -> [u8; 36] {
+    let mut uid = [b'-'; 36];
+    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
+    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    for (place, digit) in places.zip(digits) {
+        let digit = match place {
+            14 => 4,
+            19 => digit & 3 | 8,
+            _ => digit,
+        };
+        uid[place] = b"0123456789abcdef"[usize::from(digit)];
+    }
+    uid
+}
+
+mod encoded {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_have_their_form() {
+        let zero = uid_of(&[0; 16]);
+        assert_eq!(std::str::from_utf8(&zero).unwrap(), "00000000-0000-4000-8000-000000000000");
+        let ones = uid_of(&[255; 16]);
+        assert_eq!(std::str::from_utf8(&ones).unwrap(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let random = random_uids(2).unwrap();
+        assert_ne!(random[0], random[1]);
+    }
+
+    #[test]
+    fn a_token_becomes_a_secret_that_expires() {
+        let created = Timestamp::from_second(1_800_000_000).unwrap();
+        let KeyValue { key, value } = bootstrap_token("abcdef.0123456789abcdef", created).unwrap();
+        assert_eq!(key, b"/registry/secrets/kube-system/bootstrap-token-abcdef");
+        let secret: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        let expiration = STANDARD.decode(secret["data"]["expiration"].as_str().unwrap()).unwrap();
+        assert_eq!(expiration, b"2027-01-16T08:00:00Z");
+        assert_eq!(bootstrap_token("none", created), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Making a template of a cluster that kubeadm has just set up.
+
+use std::net::SocketAddr;
+
+use super::{
+    Object, Origin, REGISTRY, Template,
+    etcd::{Cause, Credentials, Etcd},
+    object::{Changes, resource},
+    pod,
+};
+use crate::pki::Keys;
+
+/// A cluster that is to leave a template.
+pub(crate) struct Seed {
+    /// What it is called.
+    pub(crate) origin: Origin,
+    /// Where its first node's etcd listens.
+    pub(crate) etcd: SocketAddr,
+    /// The authority of etcd, and a client's certificate and key.
+    pub(crate) credentials: [String; 3],
+    /// Files that kubeadm has written, by their paths.
+    pub(crate) files: Vec<(String, String)>,
+    /// Annotations that kubeadm has given the first node.
+    pub(crate) annotations: Vec<(String, String)>,
+}
+
+/// What belongs to one cluster's nodes, pods and moments, or holds its secrets. The control plane makes all of it anew.
+const DROPPED: [&str; 10] = [
+    "certificatesigningrequests",
+    "csinodes",
+    "endpointslices",
+    "events",
+    "leases",
+    "masterleases",
+    "minions",
+    "peerserverleases",
+    "secrets",
+    "services/endpoints",
+];
+
+/// Add-ons whose pods must be there: a template without them would make every later boot slower.
+const ADD_ONS: [&str; 2] = ["/registry/pods/kube-system/coredns-", "/registry/pods/kube-system/kube-proxy-"];
+
+/// Reads what the cluster has become.
+///
+/// # Errors
+/// A reason for there being no template, such as something that is not understood, or not there yet.
+pub(crate) async fn read(seed: Seed) -> Result<Template, Cause> {
+    let [ca, certificate, key] = seed.credentials;
+    let etcd = Etcd::secure(seed.etcd, &Credentials { ca, certificate, key }).await?;
+    let (mut objects, mut pods) = (Vec::new(), Vec::new());
+    for found in etcd.all(REGISTRY).await? {
+        let key = String::from_utf8(found.key)?;
+        let is_dropped = |kind: &&str| key.strip_prefix(REGISTRY).is_some_and(|rest| is_below(rest, kind));
+        if DROPPED.iter().any(is_dropped) {
+            continue;
+        }
+        if resource(&key) == "pods" {
+            match pod::bound_to(&found.value).ok_or_else(|| format!("{key} is not understood"))? {
+                // Those on other nodes, or on none yet, are left to the scheduler.
+                Some(node) if node == seed.origin.node => pods.push(Object { key, value: found.value }),
+                _ => {}
+            }
+            continue;
+        }
+        objects.push(Object { key, value: found.value });
+    }
+    let template =
+        Template { origin: seed.origin, objects, pods, files: seed.files, annotations: seed.annotations };
+    template.check()?;
+    Ok(template)
+}
+
+/// Whether a key without its first part belongs to a kind, with or without a group before it.
+fn is_below(rest: &str, kind: &str) -> bool {
+    let in_group = rest.split_once('/').filter(|(group, _)| group.contains('.')).map(|(_, rest)| rest);
+    [Some(rest), in_group]
+        .into_iter()
+        .flatten()
+        .any(|rest| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('/')))
+}
+
+impl Template {
+    /// Makes another cluster of it and looks for what still tells of the one that it comes from.
+    fn check(&self) -> Result<(), Cause> {
+        for add_on in ADD_ONS {
+            // Not every cluster has kube-proxy; whether it has, its DaemonSet tells.
+            let wanted = add_on.replace("/pods/", "/daemonsets/").replace("coredns", "");
+            let is_wanted = add_on.contains("coredns")
+                || self.objects.iter().any(|object| object.key == wanted.trim_end_matches('-'));
+            if is_wanted && !self.pods.iter().any(|pod| pod.key.starts_with(add_on)) {
+                return Err(format!("there is no {add_on}… yet").into());
+            }
+        }
+        let other = Origin {
+            cluster: "another".to_owned(),
+            node: "another-node".to_owned(),
+            addresses: self.origin.addresses.iter().map(|_| "192.0.2.1".to_owned()).collect(),
+            endpoint: "another-endpoint:6443".to_owned(),
+            ca: String::new(),
+            front_proxy_ca: String::new(),
+        };
+        let keys = Keys {
+            files: Vec::new(),
+            ca: "CA".to_owned(),
+            front_proxy_ca: "CA".to_owned(),
+            kubelet: crate::pki::Kubelet::default(),
+        };
+        let changes = Changes {
+            texts: self.origin.texts(&other, &keys),
+            uids: std::collections::HashMap::new(),
+            created: jiff::Timestamp::now(),
+        };
+        for object in &self.objects {
+            let changed = changes
+                .apply(&object.key, &object.value)
+                .ok_or_else(|| format!("{} is not understood", object.key))?;
+            if self.origin.is_named_in(&changed) {
+                return Err(format!("{} tells of the cluster", object.key).into());
+            }
+        }
+        for pod in &self.pods {
+            let bound = pod::bind(&pod.key, &pod.value, &other.node, true, jiff::Timestamp::now());
+            let bound = bound.flatten().ok_or_else(|| format!("{} is not understood", pod.key))?;
+            if self.origin.is_named_in(&bound.value) {
+                return Err(format!("{} tells of the cluster", pod.key).into());
+            }
+        }
+        match self
+            .files
+            .iter()
+            .find(|(_, text)| self.origin.is_named_in(self.origin.rename(&other, text).as_bytes()))
+        {
+            Some((path, _)) => Err(format!("{path} tells of the cluster").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_dropped_with_and_without_a_group() {
+        assert!(is_below("leases/kube-system/x", "leases"));
+        assert!(is_below("services/endpoints/default/kubernetes", "services/endpoints"));
+        assert!(is_below("coordination.k8s.io/leases/x", "leases"));
+        assert!(!is_below("services/specs/default/kubernetes", "services/endpoints"));
+        assert!(!is_below("leasesets/x", "leases"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Where templates are kept: one file for each image and configuration, under the state root.
+
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{FORMAT, Template};
+use crate::{
+    Paths, Reporter, Result,
+    image::Digest,
+    kubeadm,
+    state::file::{read_json, remove_if_exists, write_json},
+};
+
+/// How many templates are kept; those that were not used for the longest time go first. Each is a megabyte.
+const KEPT: usize = 16;
+
+/// Names what a template is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateKey(String);
+
+/// What is in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    /// Of the template's JSON.
+    sha256: String,
+    template: Template,
+}
+
+impl TemplateKey {
+    /// The key for a node's kubeadm configuration: everything in it but the cluster's own names, addresses and secrets
+    /// counts, and so does the image. `None` when the configuration names the cluster in a place of the user's, where
+    /// nobody could tell whether another cluster's name belongs there.
+    ///
+    /// # Errors
+    /// Those of [`kubeadm::render`].
+    pub(crate) fn new(image: &Digest, input: &kubeadm::Input<'_>) -> Result<Option<Self>> {
+        // Reserved for documentation (RFC 5737, RFC 3849): nobody's.
+        let (ipv4, ipv6) = ([192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into());
+        let cluster = crate::config::Cluster { name: "template".to_owned(), ..input.cluster.clone() };
+        let anybody = kubeadm::Input {
+            cluster: &cluster,
+            name: "template-control-plane",
+            ipv4: input.ipv4.map(|_| ipv4),
+            ipv6: input.ipv6.map(|_| ipv6),
+            control_plane_endpoint: "template-control-plane:6443",
+            token: "abcdef.0123456789abcdef",
+            ..input.clone()
+        };
+        let text = kubeadm::render(&anybody)?;
+        let addresses = [input.ipv4.map(|ip| ip.to_string()), input.ipv6.map(|ip| ip.to_string())];
+        let own = addresses.into_iter().flatten().chain([input.name.to_owned()]);
+        if own.into_iter().any(|own| text.contains(&own)) {
+            return Ok(None);
+        }
+        let mut hash = Sha256::new();
+        for part in [&format!("{FORMAT} {}", env!("CARGO_PKG_VERSION")), &image.to_string(), &text] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Ok(Some(Self(hexadecimal(&hash.finalize()[..12]))))
+    }
+
+    fn path(&self, paths: &Paths) -> PathBuf {
+        paths.templates().join(format!("{}.json", self.0))
+    }
+}
+
+/// The template for a key, if there is one. One that is damaged is removed, and told of.
+pub(crate) fn find(paths: &Paths, key: &TemplateKey, reporter: &dyn Reporter) -> Option<Template> {
+    let path = key.path(paths);
+    let problem = match read_json::<Kept>(&path) {
+        Ok(None) => return None,
+        Ok(Some(kept)) if kept.format != FORMAT => "it is of another version".to_owned(),
+        Ok(Some(kept)) if digest(&kept.template) != kept.sha256 => "its content has changed".to_owned(),
+        Ok(Some(kept)) => {
+            // The time of the file says when it was used last. That it cannot be set only makes it look older.
+            let _ = fs_err::File::open(&path).and_then(|file| file.file().set_modified(SystemTime::now()));
+            return Some(kept.template);
+        }
+        Err(error) => error.to_string(),
+    };
+    reporter.message(1, &format!("throwing template {} away: {problem}", path.display()));
+    let _ = remove_if_exists(&path);
+    None
+}
+
+/// Removes a template that has not led to a cluster.
+pub(crate) fn discard(paths: &Paths, key: &TemplateKey) {
+    let _ = remove_if_exists(&key.path(paths));
+}
+
+/// Keeps a template, and no more than a few.
+///
+/// # Errors
+/// [`crate::Error::File`] when it cannot be written.
+pub(crate) fn save(paths: &Paths, key: &TemplateKey, template: Template) -> Result<()> {
+    let sha256 = digest(&template);
+    write_json(&key.path(paths), &Kept { format: FORMAT, sha256, template })?;
+    prune(&paths.templates());
+    Ok(())
+}
+
+/// Removes what has not been used for the longest time. Whoever reads one meanwhile has it open, or boots without.
+fn prune(directory: &Path) {
+    let entries = fs_err::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let used = |entry: &fs_err::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut templates: Vec<_> = entries.filter_map(|entry| Some((used(&entry)?, entry.path()))).collect();
+    templates.sort_unstable_by(|one, other| other.cmp(one));
+    for (_, path) in templates.into_iter().skip(KEPT) {
+        let _ = remove_if_exists(&path);
+    }
+}
+
+fn digest(template: &Template) -> String {
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    hexadecimal(&Sha256::digest(&text))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Silent, template::Origin};
+
+    fn template() -> Template {
+        let origin = Origin {
+            cluster: "c".to_owned(),
+            node: "c-control-plane".to_owned(),
+            addresses: Vec::new(),
+            endpoint: "c-control-plane:6443".to_owned(),
+            ca: "CA".to_owned(),
+            front_proxy_ca: "CA".to_owned(),
+        };
+        Template { origin, objects: Vec::new(), pods: Vec::new(), files: Vec::new(), annotations: Vec::new() }
+    }
+
+    fn paths() -> (tempfile::TempDir, Paths) {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+        (directory, paths)
+    }
+
+    #[test]
+    fn a_template_that_was_damaged_is_thrown_away() {
+        let (_directory, paths) = paths();
+        let key = TemplateKey("k".to_owned());
+        assert!(find(&paths, &key, &Silent).is_none());
+        for damage in
+            [|text: String| text.replace("c-control", "x-control"), |text: String| text[..50].to_owned()]
+        {
+            save(&paths, &key, template()).unwrap();
+            assert!(find(&paths, &key, &Silent).is_some());
+            let path = key.path(&paths);
+            let text = fs_err::read_to_string(&path).unwrap();
+            fs_err::write(&path, damage(text)).unwrap();
+            assert!(find(&paths, &key, &Silent).is_none());
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn the_least_used_templates_go() {
+        let (_directory, paths) = paths();
+        for number in 0..KEPT + 3 {
+            save(&paths, &TemplateKey(format!("{number:02}")), template()).unwrap();
+        }
+        let kept = fs_err::read_dir(paths.templates()).unwrap().count();
+        assert_eq!(kept, KEPT);
+        assert!(find(&paths, &TemplateKey(format!("{:02}", KEPT + 2)), &Silent).is_some());
+    }
+}
