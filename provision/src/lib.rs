@@ -12,6 +12,8 @@ mod cni;
 pub mod config;
 pub mod containerd;
 pub mod copy;
+#[cfg(test)]
+mod damage;
 pub mod doctor;
 mod error;
 mod hint;

@@ -5,7 +5,7 @@
 //! made. The last component of a path is never followed. Existing files are removed, not written through.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, BufRead},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
@@ -24,8 +24,26 @@ use super::{
 /// Decompressed bytes of one layer, and bytes of the files in it with their holes: several times the largest images
 /// in use, less than what fills the disk of a host that runs clusters.
 pub(super) const MAX_BYTES: u64 = 64 << 30;
-/// Entries of one layer: each costs an inode. A whole distribution has some hundred thousand.
-const MAX_ENTRIES: u64 = 4_000_000;
+
+/// What an archive may ask for; more is an error.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of all files, with their holes.
+    pub(super) bytes: u64,
+    /// Entries. Each costs an inode; a whole distribution has some hundred thousand.
+    pub(super) entries: u64,
+    /// Directories in each other. A path has an end, but a symbolic link may lead to where another one begins: what
+    /// removes a tree has a directory open for each level, and must not run out of them.
+    pub(super) depth: u32,
+    /// Bytes that are remembered of directories until the end: their paths and attributes.
+    pub(super) remembered: u64,
+}
+
+impl Limits {
+    pub(super) const DEFAULT: Self =
+        Self { bytes: MAX_BYTES, entries: 4_000_000, depth: 256, remembered: 512 << 20 };
+}
+
 /// Times an interrupted path resolution is tried again; it is interrupted when anything on the host is renamed or
 /// mounted while a `..` is resolved.
 const MAX_ATTEMPTS: u32 = 128;
@@ -42,7 +60,17 @@ pub(super) fn extract(
     root: BorrowedFd<'_>,
     current: &mut Option<Vec<u8>>,
 ) -> io::Result<()> {
-    unpack(Archive::new(archive), Tree::new(Meaning::Layer, root), current)
+    extract_limited(archive, root, Limits::DEFAULT, current)
+}
+
+/// Like [`extract`], with limits of the caller's own.
+pub(super) fn extract_limited(
+    archive: impl BufRead,
+    root: BorrowedFd<'_>,
+    limits: Limits,
+    current: &mut Option<Vec<u8>>,
+) -> io::Result<()> {
+    unpack(Archive::new(archive), Tree::new(Meaning::Layer, root, limits), current)
 }
 
 /// Unpacks an archive into a directory that may hold something already: files take the place of files, directories are
@@ -52,7 +80,7 @@ pub(crate) fn extract_tree(
     root: BorrowedFd<'_>,
     current: &mut Option<Vec<u8>>,
 ) -> io::Result<()> {
-    unpack(Archive::new(archive), Tree::new(Meaning::Files, root), current)
+    unpack(Archive::new(archive), Tree::new(Meaning::Files, root, Limits::DEFAULT), current)
 }
 
 fn unpack<R: BufRead>(
@@ -65,11 +93,13 @@ fn unpack<R: BufRead>(
         *current = Some(entry.path.clone());
         entries += 1;
         bytes = bytes.saturating_add(entry.size);
-        if entries > MAX_ENTRIES || bytes > MAX_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it has more than {MAX_ENTRIES} entries or {} GiB of files", MAX_BYTES >> 30),
-            ));
+        let limits = tree.limits;
+        if entries > limits.entries || bytes > limits.bytes {
+            return Err(too_large(format!(
+                "it has more than {} entries or {} GiB of files",
+                limits.entries,
+                limits.bytes >> 30
+            )));
         }
         tree.add(entry, &mut archive)?;
         *current = None;
@@ -90,8 +120,13 @@ enum Meaning {
 struct Tree<'a> {
     meaning: Meaning,
     root: BorrowedFd<'a>,
+    limits: Limits,
     /// Directories get their metadata last: adding to them changes their times, and their mode may forbid it.
     directories: Vec<Directory>,
+    /// Bytes of what is in `directories`.
+    remembered: u64,
+    /// How many directories those that were made here are in, by inode number. Others are where the root is.
+    depths: HashMap<u64, u32>,
     /// The directory that was used last: most entries are in the same one as their predecessor.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
 }
@@ -103,8 +138,9 @@ struct Directory {
 }
 
 impl<'a> Tree<'a> {
-    fn new(meaning: Meaning, root: BorrowedFd<'a>) -> Self {
-        Self { meaning, root, directories: Vec::new(), last: None }
+    fn new(meaning: Meaning, root: BorrowedFd<'a>, limits: Limits) -> Self {
+        let (directories, depths) = (Vec::new(), HashMap::new());
+        Self { meaning, root, limits, directories, remembered: 0, depths, last: None }
     }
 
     fn add<R: BufRead>(&mut self, entry: Entry, archive: &mut Archive<R>) -> io::Result<()> {
@@ -239,11 +275,7 @@ impl<'a> Tree<'a> {
     ) -> io::Result<OwnedFd> {
         let make = |parent: BorrowedFd<'_>, name: &[u8]| rustix::fs::mkdirat(parent, name, Mode::RWXU);
         match make(parent, name) {
-            Ok(()) => {
-                let directory = inode::open_directory(parent, name)?;
-                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
-                Ok(directory)
-            }
+            Ok(()) => self.open_made(parent, name),
             Err(Errno::EXIST) => {
                 let present = inode::stat(parent, name)?;
                 if inode::kind(&present) == FileType::Directory {
@@ -257,8 +289,7 @@ impl<'a> Tree<'a> {
                     return Err(invalid("a part of its path is not a directory"));
                 }
                 self.replace(parent, name, make)?;
-                let directory = inode::open_directory(parent, name)?;
-                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+                let directory = self.open_made(parent, name)?;
                 if hidden {
                     // What was to be hidden at this name stays so.
                     inode::set_opaque(directory.as_fd())?;
@@ -267,6 +298,18 @@ impl<'a> Tree<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Opens a directory that was made just now, and notes how deep it is.
+    fn open_made(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+        let above = self.depths.get(&rustix::fs::fstat(parent)?.st_ino).copied().unwrap_or(0);
+        if above >= self.limits.depth {
+            return Err(too_large(format!("it is in more than {} directories", self.limits.depth)));
+        }
+        let directory = inode::open_directory(parent, name)?;
+        self.depths.insert(rustix::fs::fstat(&directory)?.st_ino, above + 1);
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+        Ok(directory)
     }
 
     /// The directory at a normalised path, made with its parents if it is missing.
@@ -316,6 +359,14 @@ impl<'a> Tree<'a> {
 
     fn remember(&mut self, path: Vec<u8>, directory: BorrowedFd<'_>, metadata: Metadata) -> io::Result<()> {
         let inode = rustix::fs::fstat(directory)?.st_ino;
+        let attributes = metadata.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        self.remembered = self.remembered.saturating_add((path.len() + attributes.sum::<usize>()) as u64);
+        if self.remembered > self.limits.remembered {
+            let limit = self.limits.remembered >> 20;
+            return Err(too_large(format!(
+                "its directories have paths and attributes of more than {limit} MiB"
+            )));
+        }
         self.directories.push(Directory { path, inode, metadata });
         Ok(())
     }
@@ -361,6 +412,10 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
     }
+}
+
+fn too_large(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, problem)
 }
 
 fn invalid(problem: &str) -> io::Error {

@@ -1,6 +1,7 @@
 //! Configurations that were fine before something happened to them: accepted or refused, but always in the same way.
 
 use super::*;
+use crate::damage::cases;
 
 /// Configurations of every shape, to be damaged.
 const CORPUS: [&str; 4] = [
@@ -92,7 +93,7 @@ fn the_corpus_is_sound() {
 
 proptest! {
     // What a fuzzer would do, for a bounded time and without its tools.
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(cases(1500)))]
 
     #[test]
     fn damage_is_accepted_or_refused_the_same_way_twice(text in damaged()) {

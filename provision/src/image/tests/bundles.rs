@@ -18,20 +18,20 @@ const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const NAME: &str = "example.org/team/app:1";
 
 /// A store that archives are parked in.
-struct Host {
+pub(super) struct Host {
     directory: tempfile::TempDir,
     store: Store,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("images")).unwrap();
         Self { directory, store }
     }
 
     /// Reads an archive and, when that is an error, makes sure that nothing of it is left.
-    fn read(&self, archive: &[u8]) -> Result<Vec<BundleImage>, Error> {
+    pub(super) fn read(&self, archive: &[u8]) -> Result<Vec<BundleImage>, Error> {
         let parking = self.store.parking().unwrap();
         let bundle = Bundle::read_archive("x.tar", archive, parking.path());
         let images = bundle.as_ref().map(|bundle| {
@@ -126,7 +126,7 @@ fn here() -> String {
 }
 
 /// An OCI archive of one image with one layer, and its manifest.
-fn oci_archive(name: Option<&str>) -> (Tar, Vec<u8>) {
+pub(super) fn oci_archive(name: Option<&str>) -> (Tar, Vec<u8>) {
     let layer = layer("a");
     let config = config(&here(), &[&layer]);
     let manifest = manifest(&config, &[&layer]);

@@ -1,7 +1,10 @@
 //! Tests of the parts together: trees, archives and what strangers put into them.
 
 mod bundles;
+mod damage;
+mod gnu_tar;
 mod hostile;
+mod limits;
 mod materialised;
 mod roundtrip;
 mod stored;

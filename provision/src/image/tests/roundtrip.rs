@@ -24,7 +24,7 @@ enum Plan {
 }
 
 #[derive(Clone, Debug)]
-struct Item {
+pub(super) struct Item {
     path: Vec<Vec<u8>>,
     plan: Plan,
     metadata: Metadata,
@@ -51,7 +51,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     ]
 }
 
-fn item() -> impl Strategy<Value = Item> {
+pub(super) fn item() -> impl Strategy<Value = Item> {
     let ids = prop_oneof![Just(0_u32), 1_u32..70_000, Just(3_000_000), Just(u32::MAX - 1)];
     let time = prop_oneof![4 => 0_i64..2_000_000_000, 1 => -1000_i64..0, 1 => 0_i64..1 << 33];
     let attributes =
@@ -69,7 +69,7 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 /// Makes what is possible of a plan: names that are taken are left as they are.
-fn build(root: &Path, items: &[Item]) {
+pub(super) fn build(root: &Path, items: &[Item]) {
     let is_root = rustix::process::getuid().is_root();
     let mut files: Vec<PathBuf> = Vec::new();
     let mut directories: Vec<(PathBuf, Metadata)> = Vec::new();

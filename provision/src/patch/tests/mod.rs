@@ -1,5 +1,7 @@
 //! Patches as users write them, and what becomes of the documents.
 
+mod damage;
+
 use serde_json::{Value, json};
 
 use super::*;
