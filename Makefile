@@ -22,8 +22,8 @@ RUNS_MULTI ?= 3
 # Where `make man` writes to.
 MANDIR ?= $(TARGET)/man
 
-.PHONY: help cluster node-image build man test lint fmt deny unit integration test-vm bench clean \
-	setup-build setup-test
+.PHONY: help cluster node-image build man test lint fmt deny unit integration test-vm bench fuzz clean \
+	setup-build setup-test setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,10 +86,16 @@ test-vm: node-image ## run the binary on an emulated host with cgroup v2 and sys
 	else exit 1; fi
 
 # Wiring comes last: what it leaves to the kernel to take down would be in the way of a cluster.
-bench: node-image setup-test ## create clusters, print how long it took, what it used and what the network carries
+bench: node-image setup-bench ## create clusters, load images, print how long it took and what it used
 	KILN_BIN=$(KILN) cargo run --release $(LOCKED) -p kiln-integration --bin bench -- \
-		--runs $(RUNS) --runs-multi $(RUNS_MULTI) --throughput
+		--runs $(RUNS) --runs-multi $(RUNS_MULTI) --throughput --load
+	cargo bench $(LOCKED) -p kiln-provision --bench unpack
 	cargo bench $(LOCKED) -p kiln-network --bench wiring
+
+# The tests of damaged input, CASES of each: for longer than `make unit` takes for them.
+CASES ?= 100000
+fuzz: setup-build ## damage archives, images, configurations and patches, CASES times each
+	KILN_FUZZ_CASES=$(CASES) $(CARGO_TEST) -p kiln-provision --lib -- damage
 
 clean: ## remove what cargo has built
 	cargo clean
@@ -99,3 +105,7 @@ setup-build:
 
 setup-test:
 	@scripts/setup.sh test lint
+
+# skopeo and umoci are only compared with: a host that cannot have them goes without.
+setup-bench: setup-test
+	@scripts/setup.sh bench || [ $$? = 3 ]

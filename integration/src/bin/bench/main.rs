@@ -1,5 +1,5 @@
 //! `make bench`: creates clusters of some shapes some times over and tells how long it took and what they used, seen from
-//! outside; and how much TCP their network carries.
+//! outside; how much TCP their network carries; and how long images take into their nodes.
 //!
 //! Nothing of Kiln's own timing is used. Time zero is the start of the `kiln create` process. The marks:
 //!
@@ -10,11 +10,12 @@
 //! * *pod*: a pod that was made at the *nodes* mark got an answer for `kubernetes.default`, by the time stamp that its
 //!   node's container runtime gave its line of log.
 //!
-//! For the throughput see [`throughput`] and [`transfer`].
+//! For the throughput see [`throughput`] and [`transfer`], for the images [`mod@load`].
 
 #![forbid(unsafe_code)]
 
 mod boot;
+mod load;
 mod marks;
 mod plain;
 mod report;
@@ -28,6 +29,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use boot::Boot;
 use clap::Parser;
+use load::Load;
 use report::Boots;
 use serde_json::json;
 use shape::Shape;
@@ -36,7 +38,8 @@ use throughput::Throughput;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// Measure how long creating and deleting clusters takes, what they use and what their network carries.
+/// Measure how long creating and deleting clusters takes, what they use, what their network carries and how images get into
+/// them.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Which clusters to create: control planes, or control planes and workers as 3+2; repeatable
@@ -54,6 +57,12 @@ struct Arguments {
     /// How many transfers to measure each way
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     transfers: u16,
+    /// Measure how long an image takes into the nodes of one more cluster, with two workers
+    #[arg(long)]
+    load: bool,
+    /// How many images to load each way
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    loads: u16,
     /// Node image, in place of the default one
     #[arg(long)]
     image: Option<String>,
@@ -83,8 +92,16 @@ fn run(arguments: Arguments) -> Result<()> {
     } else {
         None
     };
+    let load = if arguments.load {
+        let measured = Load::measure(&site, arguments.loads)?;
+        report::load(&measured)?;
+        Some(measured)
+    } else {
+        None
+    };
 
-    let json = json!({ "machine": report::machine(), "boots": boots, "throughput": throughput });
+    let json =
+        json!({ "machine": report::machine(), "boots": boots, "throughput": throughput, "load": load });
     let text = serde_json::to_string_pretty(&json)?;
     if let Some(file) = &arguments.json {
         fs_err::write(file, format!("{text}\n"))?;

@@ -5,7 +5,7 @@ use std::io::{Write, stderr, stdout};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Result, boot::Boot, marks, shape::Shape, throughput::Throughput, transfer};
+use crate::{Result, boot::Boot, load, load::Load, marks, shape::Shape, throughput::Throughput, transfer};
 
 type Row = (&'static str, &'static str, usize, fn(&Boot) -> Option<f64>);
 
@@ -94,6 +94,41 @@ pub(crate) fn throughput(measured: &Throughput) -> Result<()> {
     ] {
         if let (Some((_, way, _)), Some((_, plain, _))) = (spread(rates(seconds)), spread(rates(plain))) {
             text.push_str(&format!("| {name} | {:.2} |\n", way / plain));
+        }
+    }
+    result(&text)
+}
+
+/// Prints how long an image takes into nodes, and how that compares.
+pub(crate) fn load(measured: &Load) -> Result<()> {
+    let Load {
+        one_seconds,
+        import_seconds,
+        unpack_seconds,
+        import_unpack_seconds,
+        three_seconds,
+        present_seconds,
+    } = measured;
+    let title = format!("{} images of {} MB", one_seconds.len(), load::SIZE / 1_000_000);
+    let mut text = header(&title);
+    for (name, seconds) in [
+        ("`kiln load` into one node", one_seconds),
+        ("`ctr images import --no-unpack` in it", import_seconds),
+        ("`kiln load --unpack` into one node", unpack_seconds),
+        ("`ctr images import` in it", import_unpack_seconds),
+        ("`kiln load` into three nodes", three_seconds),
+        ("the same once more", present_seconds),
+    ] {
+        text.push_str(&row(name, seconds.clone(), 2, "s"));
+    }
+    text.push_str("\n| medians | |\n|---|--:|\n");
+    for (name, seconds, other) in [
+        ("three nodes, as a multiple of one", three_seconds, one_seconds),
+        ("one node, as a multiple of `ctr images import --no-unpack`", one_seconds, import_seconds),
+        ("unpacked, as a multiple of `ctr images import`", unpack_seconds, import_unpack_seconds),
+    ] {
+        if let (Some((_, one, _)), Some((_, other, _))) = (spread(seconds.clone()), spread(other.clone())) {
+            text.push_str(&format!("| {name} | {:.2} |\n", one / other));
         }
     }
     result(&text)
