@@ -24,7 +24,7 @@ pub(crate) use cluster::{
     GetNodes, PodNetwork, Preview,
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
-pub(crate) use host::{Completion, CompletionShell, Doctor, Man};
+pub(crate) use host::{Completion, CompletionShell, Df, Doctor, Man};
 pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use logs::{Logs, Top};
@@ -117,6 +117,11 @@ pub(crate) enum Command {
     /// Processors are busy ones, on average over the interval. Memory is without file pages that could be taken back at once.
     /// Disk is a node's own: what it shares with the image store does not count.
     Top(Top),
+    /// Show what clusters, images and the build cache take of the disk
+    ///
+    /// Disk is what would be free without them, each file once. Shared is what nodes have in common with the image store: it
+    /// takes no space of their own.
+    Df(Df),
     /// List the processes of a node
     Ps(Ps),
     /// Run the cluster's own kubectl
@@ -143,7 +148,7 @@ pub(crate) enum Command {
 }
 
 /// The cluster that a command is about.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterName {
     /// The cluster [default: kind]
     #[arg(
@@ -200,7 +205,7 @@ pub(crate) enum Format {
 }
 
 /// The `-o` flag of listings.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Output {
     /// How to print the result
     #[arg(

@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod create;
 mod delete;
+mod df;
 mod doctor;
 mod exec;
 mod export;
@@ -36,7 +37,7 @@ use crate::{
 };
 
 /// What every command works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// The terminal.
     pub(crate) shell: Shell,
@@ -100,6 +101,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Copy(arguments) => copy::copy(session, &arguments),
         Command::Logs(arguments) => return logs::logs(session, &arguments),
         Command::Top(arguments) => top::top(session, &arguments),
+        Command::Df(arguments) => df::df(session, &arguments),
         Command::Ps(arguments) => return exec::ps(session, &arguments),
         Command::Kubectl(arguments) => return kubectl::kubectl(session, arguments),
         Command::Load(group) => match group.command {

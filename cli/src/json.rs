@@ -195,6 +195,25 @@ pub(crate) struct Usage {
     pub(crate) disk_bytes: u64,
 }
 
+/// An element of `df -o json`. What clusters, the store and the build cache take adds up to everything.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Disk {
+    /// `cluster`, `node`, `store`, `blobs`, `layer` or `build-cache`.
+    pub(crate) kind: &'static str,
+    /// The name of the cluster or node, the path of the store, the digest of the layer's archive.
+    pub(crate) name: Option<String>,
+    /// The cluster of a node.
+    pub(crate) cluster: Option<String>,
+    /// Bytes that it takes and that nothing else has.
+    pub(crate) disk_bytes: u64,
+    /// Of a node or cluster: bytes of the store that it uses.
+    pub(crate) shared_bytes: Option<u64>,
+    /// How many blobs there are.
+    pub(crate) count: Option<u64>,
+    /// The nodes whose root lies on the layer.
+    pub(crate) nodes: Option<Vec<String>>,
+}
+
 /// An element of `images ls -o json`. With `--host`, `node` is `null`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Image {

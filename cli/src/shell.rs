@@ -32,6 +32,7 @@ struct Inner {
     color: bool,
     color_results: bool,
     live: bool,
+    live_results: bool,
     /// Whether a live line is on the screen now.
     drawn: Mutex<bool>,
 }
@@ -64,6 +65,7 @@ impl Shell {
             color: terminal && moves && !plain,
             color_results: io::stdout().is_terminal() && moves && !plain,
             live: terminal && moves && !quiet,
+            live_results: io::stdout().is_terminal() && moves,
             drawn: Mutex::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -72,8 +74,15 @@ impl Shell {
     /// A shell that says nothing, as if on a terminal of that kind.
     #[cfg(test)]
     pub(crate) fn mute(color: bool, live: bool) -> Self {
-        let inner =
-            Inner { quiet: true, verbosity: 0, color, color_results: color, live, drawn: Mutex::new(false) };
+        let inner = Inner {
+            quiet: true,
+            verbosity: 0,
+            color,
+            color_results: color,
+            live,
+            live_results: live,
+            drawn: Mutex::new(false),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -92,6 +101,12 @@ impl Shell {
         self.inner.verbosity
     }
 
+    /// How many characters fit into a line of standard output, where that is a terminal.
+    pub(crate) fn result_width(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    }
+
     /// Writes a result to standard output, as it is.
     ///
     /// # Errors
@@ -102,6 +117,19 @@ impl Shell {
             io::ErrorKind::BrokenPipe => Failure::closed_pipe(),
             _ => Failure::because("failed to write to standard output", &error),
         })
+    }
+
+    /// Writes a result in the place of an earlier one of so many lines, where standard output is a terminal; elsewhere behind
+    /// it, with an empty line between the two.
+    ///
+    /// # Errors
+    /// As for [`result`](Self::result).
+    pub(crate) fn next_result(&self, earlier: usize, text: &str) -> Result<(), Failure> {
+        match earlier {
+            0 => self.result(text),
+            _ if self.inner.live_results => self.result(&in_place_of(earlier, text)),
+            _ => self.result(&format!("\n{text}")),
+        }
     }
 
     /// Writes a line for people.
@@ -198,6 +226,13 @@ fn painted(style: Style, text: &str) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
+/// What draws a text over the lines above the cursor. Lines are cut off where the terminal ends: wrapped, they would be more
+/// than they are counted as.
+fn in_place_of(lines: usize, text: &str) -> String {
+    let text = text.replace('\n', "\x1b[K\n");
+    format!("\r\x1b[{lines}A\x1b[?7l{text}\x1b[?7h\x1b[J")
+}
+
 /// One write per piece: output of other processes on the same terminal stays outside of it.
 fn put(text: &str) {
     let mut stderr = io::stderr().lock();
@@ -243,6 +278,11 @@ mod tests {
     fn colour_only_where_there_is_one() {
         assert_eq!(Shell::mute(false, false).paint(Style::Bad, "x"), "x");
         assert_eq!(Shell::mute(true, false).paint(Style::Bad, "x"), "\x1b[31mx\x1b[0m");
+    }
+
+    #[test]
+    fn a_result_takes_the_place_of_another() {
+        assert_eq!(in_place_of(2, "a\nb\n"), "\r\x1b[2A\x1b[?7la\x1b[K\nb\x1b[K\n\x1b[?7h\x1b[J");
     }
 
     #[test]

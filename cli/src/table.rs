@@ -37,6 +37,21 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
+/// Breaks a text between its words into lines of at most so many characters; a longer word is a line of its own.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn line<T: AsRef<str>>(cells: &[T], widths: &[usize]) -> String {
     let mut text = String::new();
     for (cell, width) in cells.iter().zip(widths) {
@@ -62,6 +77,13 @@ mod tests {
             render(["NODE", "STATE"], &rows),
             "NODE                STATE\nkind-control-plane  running\nw\n"
         );
+    }
+
+    #[test]
+    fn texts_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("one extraordinary word", 8), ["one", "extraordinary", "word"]);
+        assert_eq!(wrap("", 8), [""]);
     }
 
     #[test]

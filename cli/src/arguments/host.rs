@@ -1,10 +1,17 @@
-//! Commands about this host and this program: doctor, completion, man.
+//! Commands about this host and this program: df, doctor, completion, man.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::Output;
+
+/// `df`
+#[derive(Debug, Args)]
+pub(crate) struct Df {
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
 
 /// `doctor`
 #[derive(Debug, Args)]

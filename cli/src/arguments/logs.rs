@@ -51,7 +51,7 @@ fn lines(text: &str) -> Result<Lines, String> {
 }
 
 /// `top`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Top {
     #[command(flatten)]
     pub(crate) name: ClusterName,
@@ -60,11 +60,22 @@ pub(crate) struct Top {
         default_value = "false", default_missing_value = "true", value_name = "BOOL", value_parser = boolean,
         hide_default_value = true)]
     pub(crate) all_clusters: bool,
-    /// How long to watch the processors, such as 500ms or 5s
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
-    pub(crate) interval: Duration,
+    /// Go on until Ctrl-C; on a terminal, in one place
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// How long to look at the processors, such as 500ms or 5s [default: 1s, with --watch 2s]
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    interval: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl Top {
+    /// How long to look at the processors. Looking again and again costs something too: it is not done too often unless that
+    /// is asked for.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval.unwrap_or(Duration::from_secs(if self.watch { 2 } else { 1 }))
+    }
 }
 
 /// An average needs some time.
@@ -120,11 +131,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let plain = top("kiln top").expect("plain");
-        assert_eq!((plain.interval, plain.all_clusters), (Duration::from_secs(1), false));
+        assert_eq!(
+            (plain.interval(), plain.all_clusters, plain.watch),
+            (Duration::from_secs(1), false, false)
+        );
         assert_eq!(plain.name.or_default(), "kind");
         let all = top("kiln top -A -o json --interval 500ms").expect("all");
         assert!(all.all_clusters && all.output.format == Format::Json);
-        assert_eq!(all.interval, Duration::from_millis(500));
+        assert_eq!(all.interval(), Duration::from_millis(500));
+        let watch = top("kiln top -w").expect("watch");
+        assert_eq!((watch.interval(), watch.watch), (Duration::from_secs(2), true));
+        assert_eq!(top("kiln top --watch --interval 5s").expect("both").interval(), Duration::from_secs(5));
         assert!(top("kiln top --interval 0").is_none());
     }
 

@@ -45,7 +45,16 @@ fn script(shell: CompletionShell, name: &str, program: &str) -> Result<String, F
         .write_registration(VARIABLE, name, name, program, &mut script)
         .context("failed to write the completion script")?;
     let script = String::from_utf8_lossy(&script).into_owned();
-    Ok(if shell == CompletionShell::Fish { careful(&script) } else { script })
+    Ok(match shell {
+        CompletionShell::Fish => careful(&script),
+        CompletionShell::PowerShell => quoted(&script, program),
+        CompletionShell::Bash | CompletionShell::Zsh => script,
+    })
+}
+
+/// PowerShell takes a path with a space in it for a path and an argument, unless it is quoted.
+fn quoted(script: &str, program: &str) -> String {
+    script.replace(&format!("& {program} -- "), &format!("& '{}' -- ", program.replace('\'', "''")))
 }
 
 /// A program that has been removed since must not have fish say so at every key; zsh's script sees to it itself.
@@ -84,6 +93,16 @@ mod tests {
             }
             if shell != CompletionShell::PowerShell {
                 assert!(script.contains("2>/dev/null"), "{shell:?}: {script}");
+            }
+            if shell == CompletionShell::PowerShell {
+                assert!(script.contains("& '/opt/kiln' -- $args"), "{script}");
+                for (open, close) in ['(', '[', '{'].into_iter().zip([')', ']', '}']) {
+                    assert_eq!(
+                        script.matches(open).count(),
+                        script.matches(close).count(),
+                        "{open}: {script}"
+                    );
+                }
             }
             if shell == CompletionShell::Fish {
                 assert!(script.contains("(command --query /opt/kiln; and "), "{script}");

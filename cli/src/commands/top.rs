@@ -2,19 +2,37 @@
 
 use kiln_provision::cluster::{self, NodeUsage};
 
-use super::{Session, get};
+use super::{Session, block_on, get};
 use crate::{
     arguments::{Format, Top},
     failure::{Context, Failure, require_root},
-    json, table,
+    json, signal, table,
 };
 
 /// What stands for a value that there is not.
 const NONE: &str = "-";
 
-/// Shows what nodes use.
+/// Shows what nodes use, once or again and again.
 pub(super) fn top(session: &Session, arguments: &Top) -> Result<(), Failure> {
     require_root("measuring nodes")?;
+    if !arguments.watch {
+        return show(session, arguments, 0).map(drop);
+    }
+    let (session, arguments) = (session.clone(), arguments.clone());
+    block_on(signal::until_interrupted(async move {
+        let watching = tokio::task::spawn_blocking(move || {
+            let mut lines = 0;
+            loop {
+                // Looking takes the interval.
+                lines = show(&session, &arguments, lines)?;
+            }
+        });
+        watching.await.context("failed to watch nodes")?
+    }))
+}
+
+/// Shows what nodes use, in the place of the earlier table of so many lines; returns how many lines it has now.
+fn show(session: &Session, arguments: &Top, earlier: usize) -> Result<usize, Failure> {
     let clusters = if arguments.all_clusters {
         cluster::clusters(&session.paths).context("failed to list clusters")?
     } else {
@@ -22,16 +40,21 @@ pub(super) fn top(session: &Session, arguments: &Top) -> Result<(), Failure> {
         get::nodes_of_existing(session, name)?;
         vec![name.to_owned()]
     };
-    let usage = cluster::usage(&session.paths, &clusters, arguments.interval)
+    let usage = cluster::usage(&session.paths, &clusters, arguments.interval())
         .context("failed to find out what nodes use")?;
     let list: Vec<json::Usage> = usage.into_iter().map(item).collect();
     match arguments.output.format {
-        format @ (Format::Json | Format::Yaml) => json::print(&session.shell, format, &list),
-        Format::Text | Format::Wide if list.is_empty() => {
+        // One document after another: a reader of a stream of them takes each as it comes.
+        format @ (Format::Json | Format::Yaml) => json::print(&session.shell, format, &list).map(|()| 0),
+        Format::Text | Format::Wide if list.is_empty() && !arguments.watch => {
             session.shell.status("There are no nodes in any cluster.");
-            Ok(())
+            Ok(0)
         }
-        Format::Text | Format::Wide => session.shell.result(&render(&list)),
+        Format::Text | Format::Wide => {
+            let text = render(&list);
+            session.shell.next_result(earlier, &text)?;
+            Ok(text.lines().count())
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod controllers;
 mod create;
 mod delete;
 mod demands;
+mod disk;
 mod engine;
 mod inside;
 mod join;
@@ -34,6 +35,7 @@ pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
 pub use demands::check as check_host;
+pub use disk::{ClusterDisk, DiskUse, LayerDisk, NodeDisk, StoreDisk, disk_use};
 pub use load::{LoadOptions, LoadSource, load};
 pub use preview::{PlannedCluster, PlannedNode, Removal, plan_create, plan_delete};
 pub use query::{

@@ -1,10 +1,6 @@
 //! What nodes use of the host, now.
 
 use std::{
-    collections::HashMap,
-    io,
-    os::unix::fs::MetadataExt,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -12,11 +8,8 @@ use std::{
 use kiln_runtime::CgroupUsage;
 use serde::Serialize;
 
-use super::{NodeState, NodeStatus, node, nodes};
-use crate::{Error, Paths, Result};
-
-/// The unit of `st_blocks`.
-const BLOCK: u64 = 512;
+use super::{NodeState, NodeStatus, disk::own_bytes, node, nodes};
+use crate::{Paths, Result};
 
 /// What a node uses. Without a value: the node does not run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +35,8 @@ pub struct NodeUsage {
 /// What the nodes of clusters use, the processors over `interval`. Blocks for that long.
 ///
 /// # Errors
-/// [`Error::Damaged`], [`Error::Runtime`], or [`Error::File`] when a node's files cannot be looked at.
+/// [`Error::Damaged`](crate::Error::Damaged), [`Error::Runtime`](crate::Error::Runtime), or
+/// [`Error::File`](crate::Error::File) when a node's files cannot be looked at.
 pub fn usage(paths: &Paths, clusters: &[String], interval: Duration) -> Result<Vec<NodeUsage>> {
     let mut all = Vec::new();
     for cluster in clusters {
@@ -94,53 +88,7 @@ fn of(node: NodeStatus, before: Sample, after: Sample, disk_bytes: u64) -> NodeU
 }
 
 fn disk(paths: &Paths, node: &NodeStatus) -> Result<u64> {
-    own_bytes(&paths.node(&node.cluster, &node.name)).map_err(Error::file("measure a node's files"))
-}
-
-/// Bytes that would be free without a directory: its files whose names are all in it. One with a name elsewhere is
-/// shared, as an image's layers are.
-fn own_bytes(directory: &Path) -> io::Result<u64> {
-    /// A file with several names.
-    struct Linked {
-        missing: u64,
-        bytes: u64,
-    }
-
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let mut bytes = 0;
-    let mut linked: HashMap<u64, Linked> = HashMap::new();
-    let top = fs_err::symlink_metadata(directory)?;
-    let mut left = vec![directory.to_owned()];
-    while let Some(directory) = left.pop() {
-        // The node goes on working: what is gone needs no space.
-        let entries = match fs_err::read_dir(&directory) {
-            Err(error) if gone(&error) => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let metadata = match entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))) {
-                Err(error) if gone(&error) => continue,
-                metadata => metadata?,
-            };
-            let (path, metadata) = metadata;
-            if metadata.dev() != top.dev() {
-                continue;
-            }
-            let size = metadata.blocks() * BLOCK;
-            if metadata.is_dir() {
-                bytes += size;
-                left.push(path);
-            } else if metadata.nlink() == 1 {
-                bytes += size;
-            } else {
-                let file =
-                    linked.entry(metadata.ino()).or_insert(Linked { missing: metadata.nlink(), bytes: size });
-                file.missing = file.missing.saturating_sub(1);
-            }
-        }
-    }
-    let own = linked.values().filter(|file| file.missing == 0).map(|file| file.bytes);
-    Ok(bytes + own.sum::<u64>())
+    own_bytes(&paths.node(&node.cluster, &node.name))
 }
 
 #[cfg(test)]
@@ -182,22 +130,5 @@ mod tests {
         assert_eq!(of(node(NodeState::Running), after, before, 0).cpu_cores, Some(0.0));
         let usage = of(node(NodeState::Exited), None, None, 9);
         assert_eq!((usage.cpu_cores, usage.memory_bytes, usage.pids), (None, None, None));
-    }
-
-    #[test]
-    fn only_files_with_all_their_names_inside_count() {
-        let root = tempfile::tempdir().unwrap();
-        let (own, store) = (root.path().join("own/deep"), root.path().join("store"));
-        fs_err::create_dir_all(&own).unwrap();
-        fs_err::create_dir(&store).unwrap();
-        let content = vec![1; 1 << 20];
-        fs_err::write(store.join("layer"), &content).unwrap();
-        fs_err::hard_link(store.join("layer"), own.join("layer")).unwrap();
-        fs_err::write(own.join("file"), &content).unwrap();
-        fs_err::hard_link(own.join("file"), own.parent().unwrap().join("again")).unwrap();
-        std::os::unix::fs::symlink("/", own.join("link")).unwrap();
-        let bytes = own_bytes(own.parent().unwrap()).unwrap();
-        assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&bytes), "{bytes}");
-        assert!(own_bytes(&root.path().join("missing")).is_err());
     }
 }
