@@ -62,6 +62,19 @@ pub fn store_contents(state_root: &Path) -> BTreeMap<PathBuf, (u64, Option<Syste
     contents
 }
 
+/// Files of the store's unpacked layers that have other names too, as nodes give them: which files they are, and what of
+/// them would change if somebody wrote to them.
+#[must_use]
+pub fn shared_files(state_root: &Path) -> BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)> {
+    let mut files = BTreeMap::new();
+    visit(&state_root.join("images/layers"), &mut |path, metadata| {
+        if metadata.nlink() > 1 && metadata.is_file() {
+            files.insert(path.to_owned(), (metadata.ino(), metadata.len(), metadata.modified().ok()));
+        }
+    });
+    files
+}
+
 fn visit(directory: &Path, seen: &mut dyn FnMut(&Path, &std::fs::Metadata)) {
     for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
         let Ok(metadata) = entry.metadata() else { continue };

@@ -1,10 +1,11 @@
 //! A control plane and two workers: pods of different nodes reach each other, under their own addresses.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use kiln_integration::{
     Cluster, Fixture, Steps,
     cluster::{BUSYBOX, has_condition, items},
+    disk, fixture,
 };
 use serde_json::json;
 
@@ -19,6 +20,7 @@ fn workers_join_and_their_pods_reach_each_other() {
         nodes_are_as_configured(&fixture, &mut steps);
         pods_reach_each_other(&fixture, &mut steps);
         steps.step("a node that gets another pod range is reached there", || range_changes(&fixture));
+        shared_files_survive(&fixture, &mut steps);
         steps.step("delete removes all nodes", || {
             let finished = fixture.delete(CLUSTER);
             for node in NODES {
@@ -129,6 +131,73 @@ fn range_changes(fixture: &Fixture) {
         .find(|told| in_range(told.lines().next().unwrap_or_default(), &after))
         .expect("a pod gets an address of the new range");
     assert!(told.contains("root:x:0:0"), "{told}");
+}
+
+/// Nodes have the files of their preloaded images in common, with each other and with the store.
+fn shared_files_survive(fixture: &Fixture, steps: &mut Steps) {
+    let kiln = fixture.kiln();
+    let cluster = Cluster::new(kiln, CLUSTER);
+    let (state_root, _) = fixture::roots();
+    let df = || -> serde_json::Value {
+        let told = kiln.run(&["df", "-o", "json"]).succeeded();
+        serde_json::from_slice(told.bytes()).expect("it is JSON")
+    };
+    let bytes = |df: &serde_json::Value, kind: &str, name: &str, field: &str| {
+        let found = items_of(df).find(|item| item["kind"] == kind && item["name"] == name);
+        found.and_then(|item| item[field].as_u64()).unwrap_or_else(|| panic!("no {field} of {name}: {df}"))
+    };
+    steps.step("df counts what nodes share once", || {
+        let used = df();
+        let own: Vec<_> = NODES.map(|node| bytes(&used, "node", node, "disk_bytes")).to_vec();
+        let shared: Vec<_> = NODES.map(|node| bytes(&used, "node", node, "shared_bytes")).to_vec();
+        assert!(own.iter().all(|own| (1 << 20..200 << 20).contains(own)), "{used}");
+        let whole = bytes(&used, "cluster", CLUSTER, "disk_bytes");
+        assert!(whole >= own.iter().sum::<u64>(), "{used}");
+        let together = bytes(&used, "cluster", CLUSTER, "shared_bytes");
+        assert!(shared.iter().all(|shared| *shared > 100 << 20) && together < 2 * shared[0], "{used}");
+        let store = items_of(&used).find(|item| item["kind"] == "store").expect("there is a store");
+        assert!(store["disk_bytes"].as_u64() >= Some(together), "{used}");
+        let table = kiln.run(&["df"]).succeeded().stdout();
+        assert!(NODES.iter().all(|node| table.contains(node)) && table.contains("image store"), "{table}");
+    });
+    steps.step("images removed from one node stay in the store and in the others", || {
+        let [node, other] = [NODES[1], NODES[2]];
+        let images =
+            |node: &str| kiln.run(&["exec", node, "--", "crictl", "images", "-q"]).succeeded().stdout();
+        let snapshots = |node: &str| {
+            let script =
+                "find /var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots -type f | wc -l";
+            let told = kiln.run(&["exec", node, "--", "sh", "-c", script]).succeeded().stdout();
+            told.trim().parse::<u64>().expect("a number")
+        };
+        let (listed, files, kept) = (images(other), snapshots(node), disk::shared_files(&state_root));
+        assert!(files > 0 && !kept.is_empty(), "the nodes share nothing: {files} files, {kept:?}");
+        // The pods of before use some of them.
+        let _ = kiln.kubectl(CLUSTER, &["delete", "pod", "--all", "--now"]).succeeded();
+        // Also those of the pods that run: containerd keeps what those need. CRI may be faster to remove the ids.
+        let script = "ctr -n k8s.io images ls -q | xargs ctr -n k8s.io images rm --sync || true";
+        let _ = kiln.run(&["exec", node, "--", "sh", "-c", script]).succeeded();
+        // Once more by hand: what nothing refers to is gone when this returns.
+        let collect = ["exec", node, "--", "ctr", "-n", "k8s.io", "content", "prune", "references"];
+        let _ = kiln.run(&collect).succeeded();
+        assert!(snapshots(node) < files, "nothing was collected");
+        for (path, (inode, length, modified)) in &kept {
+            let file =
+                fs_err::metadata(path).unwrap_or_else(|error| panic!("the store has lost it: {error}"));
+            assert_eq!(
+                (file.ino(), file.len(), file.modified().ok()),
+                (*inode, *length, *modified),
+                "{path:?}"
+            );
+        }
+        assert_eq!(images(other), listed);
+        let told = cluster.run_pod_on(other, &["sh", "-c", "echo still here"]);
+        assert!(told.contains("still here"), "{told}");
+    });
+}
+
+fn items_of(list: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    list.as_array().into_iter().flatten()
 }
 
 /// Whether an address is in a range of /24.
