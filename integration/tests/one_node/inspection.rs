@@ -133,6 +133,16 @@ fn use_is_measured(fixture: &Fixture, steps: &mut Steps) {
         let table = fixture.kiln().run(&["top", "-A", "--interval", "100ms"]).succeeded().stdout();
         assert!(table.starts_with("NODE") && table.contains(NODE), "{table}");
     });
+    steps.step("a watched table comes again and again until it is interrupted", || {
+        let running = fixture.kiln().start(&["top", "-n", CLUSTER, "--watch", "--interval", "100ms"]);
+        // Tables are all that it tells, and nobody waits for them here.
+        std::thread::sleep(Duration::from_secs(2));
+        running.signal_group(Signal::SIGINT);
+        let finished = running.wait(SHORT);
+        assert_eq!(finished.code(), 130, "{}", finished.report());
+        let tables = finished.stdout().matches("NODE  ").count();
+        assert!(tables >= 2, "{}", finished.report());
+    });
 }
 
 fn files_are_copied(fixture: &Fixture, steps: &mut Steps) {
