@@ -11,6 +11,7 @@ mod image;
 mod load;
 mod logs;
 mod node;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -29,6 +30,7 @@ pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesComman
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use logs::{Logs, Top};
 pub(crate) use node::{Copy, Exec, Kubectl, Ps, Shell};
+pub(crate) use trace::{Trace, TraceCommand, TraceShow};
 
 use crate::candidates;
 
@@ -122,6 +124,8 @@ pub(crate) enum Command {
     /// Disk is what would be free without them, each file once. Shared is what nodes have in common with the image store: it
     /// takes no space of their own.
     Df(Df),
+    /// What happened when while a cluster was created
+    Trace(Trace),
     /// List the processes of a node
     Ps(Ps),
     /// Run the cluster's own kubectl

@@ -20,6 +20,7 @@ mod logs;
 mod man;
 mod preview;
 mod top;
+mod trace;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -29,7 +30,7 @@ use kiln_provision::Paths;
 use crate::{
     arguments::{
         BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
-        ImagesCommand, LoadCommand,
+        ImagesCommand, LoadCommand, TraceCommand,
     },
     failure::{Context, Failure},
     shell::Shell,
@@ -102,6 +103,10 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Logs(arguments) => return logs::logs(session, &arguments),
         Command::Top(arguments) => top::top(session, &arguments),
         Command::Df(arguments) => df::df(session, &arguments),
+        Command::Trace(group) => match group.command {
+            Some(TraceCommand::Show(arguments)) => trace::show(session, &arguments),
+            None => return missing(),
+        },
         Command::Ps(arguments) => return exec::ps(session, &arguments),
         Command::Kubectl(arguments) => return kubectl::kubectl(session, arguments),
         Command::Load(group) => match group.command {

@@ -214,6 +214,62 @@ pub(crate) struct Disk {
     pub(crate) nodes: Option<Vec<String>>,
 }
 
+/// What `trace show -o json` prints, in an array of one.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Trace {
+    /// The cluster's name.
+    pub(crate) cluster: String,
+    /// When its creation began, as RFC 3339 has it.
+    pub(crate) began: String,
+    /// Spans and marks, by their beginning.
+    pub(crate) events: Vec<TraceEvent>,
+    /// Processor time of each component until the trace was kept.
+    pub(crate) components: Vec<TraceComponent>,
+    /// What the end had to wait for, from the beginning on.
+    pub(crate) critical_path: Vec<TraceSegment>,
+}
+
+/// A span or a mark.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct TraceEvent {
+    /// The node; `null` for the whole cluster.
+    pub(crate) node: Option<String>,
+    /// What it was.
+    pub(crate) name: String,
+    /// `phase`, `step`, `wait`, `exec`, `kubeadm` or `mark`.
+    pub(crate) kind: &'static str,
+    /// When it began, in seconds from the beginning.
+    pub(crate) start_seconds: f64,
+    /// When it ended; as the beginning for a mark.
+    pub(crate) end_seconds: f64,
+}
+
+/// The processor time of a component.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct TraceComponent {
+    /// The node; `null` for Kiln's own process.
+    pub(crate) node: Option<String>,
+    /// A service, or the workload of pods.
+    pub(crate) component: String,
+    /// Seconds of one processor.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// A part of the critical path.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct TraceSegment {
+    /// The node; `null` for the whole cluster.
+    pub(crate) node: Option<String>,
+    /// What was done or waited for, for people.
+    pub(crate) what: String,
+    /// Whether it was waited for.
+    pub(crate) waited: bool,
+    /// When it began, in seconds from the beginning.
+    pub(crate) start_seconds: f64,
+    /// When it ended.
+    pub(crate) end_seconds: f64,
+}
+
 /// An element of `images ls -o json`. With `--host`, `node` is `null`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Image {
@@ -325,6 +381,10 @@ mod tests {
             serde_json::to_value(PlannedPort::default()),
             serde_json::to_value(PlannedMount::default()),
             serde_json::to_value(Removal::default()),
+            serde_json::to_value(Trace::default()),
+            serde_json::to_value(TraceEvent::default()),
+            serde_json::to_value(TraceComponent::default()),
+            serde_json::to_value(TraceSegment::default()),
         ] {
             for field in value.expect("plain data").as_object().expect("an object").keys() {
                 assert!(documented.contains(&format!("`{field}`")), "{field}");

@@ -9,6 +9,7 @@ mod child;
 mod commands;
 mod duration;
 mod failure;
+mod gantt;
 mod json;
 mod order;
 mod progress;

@@ -91,6 +91,14 @@ impl Shell {
         self.inner.live
     }
 
+    /// The columns of the terminal that results go to; as many as there may be where they go elsewhere.
+    pub(crate) fn width(&self) -> usize {
+        rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .ok()
+            .filter(|size| size.ws_col > 0)
+            .map_or(usize::MAX, |size| size.ws_col.into())
+    }
+
     /// Whether only results are wanted.
     pub(crate) fn is_quiet(&self) -> bool {
         self.inner.quiet

@@ -15,6 +15,8 @@ mod inspection;
 
 const CLUSTER: &str = "it-one";
 const NODE: &str = "it-one-control-plane";
+/// What the creation is traced to.
+const TRACE: &str = "trace.json";
 /// What a second cluster of an image may take on the disk before anything runs in it.
 const SECOND_CLUSTER_BYTES: u64 = 20 << 20;
 
@@ -37,7 +39,9 @@ fn one_node_serves_its_user_and_leaves_nothing() {
 }
 
 fn create(fixture: &Fixture) {
-    let finished = fixture.create(CLUSTER, &["--wait", "3m"]).succeeded();
+    let trace = fixture.directory().join(TRACE);
+    let trace = trace.to_str().expect("a path of ours is text");
+    let finished = fixture.create(CLUSTER, &["--wait", "3m", "--trace", trace]).succeeded();
     assert!(finished.stdout().is_empty(), "progress is for stderr:\n{}", finished.report());
     let phases = [
         "Creating cluster \"it-one\"",
@@ -342,6 +346,8 @@ fn images_are_loaded(fixture: &Fixture, steps: &mut Steps) {
 fn others_are_unharmed(fixture: &Fixture, steps: &mut Steps) {
     steps.step("the same name again is refused and harms nothing", || {
         fixture.create(CLUSTER, &[]).refused(&["it-one", "already exist"]);
+        let trace = fixture.kiln().run(&["trace", "show", "--name", CLUSTER]).succeeded().stdout();
+        assert!(trace.contains("◆ CoreDNS ready"), "the trace of the first:\n{trace}");
         assert_eq!(api::get(&fixture.kubeconfig(), "/readyz").as_deref(), Ok("ok"));
     });
     steps.step("a second cluster of the image unpacks nothing and is small", || {

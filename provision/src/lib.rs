@@ -30,6 +30,7 @@ mod proxy;
 mod service;
 pub mod state;
 mod template;
+pub mod trace;
 
 pub use error::{Error, KubeadmFailure, Result};
 pub use kiln_network::PortMapping;

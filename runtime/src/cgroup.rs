@@ -6,7 +6,7 @@
 //! (rust.md A1). It also removes just one level of directories, and a node always has more.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -100,6 +100,43 @@ impl Cgroup {
         }
         usage.working_set_bytes = usage.memory_bytes.saturating_sub(reclaimable);
         Ok(usage)
+    }
+
+    /// Processor time of itself and of every control group below it, in microseconds, by the path from here. Each counts
+    /// what is below it too.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the mount table or a directory cannot be read.
+    pub fn processor_times(&self) -> Result<BTreeMap<PathBuf, u64>> {
+        let mut times = BTreeMap::new();
+        for hierarchy in hierarchies()? {
+            let top = hierarchy.join(&self.path());
+            // Beside v1 the v2 hierarchy has no controllers, but counts this all the same, and for more services.
+            let count = |directory: &Path| -> Option<u64> {
+                match &hierarchy.kind {
+                    Kind::Unified => {
+                        let text = fs_err::read_to_string(directory.join("cpu.stat")).ok()?;
+                        text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
+                    }
+                    Kind::Legacy(controllers) if controllers.iter().any(|c| c == "cpuacct") => {
+                        let text = fs_err::read_to_string(directory.join("cpuacct.usage")).ok()?;
+                        Some(text.trim().parse::<u64>().ok()? / 1000)
+                    }
+                    Kind::Legacy(_) => None,
+                }
+            };
+            if count(&top).is_none() {
+                continue;
+            }
+            visit(&top, &mut |directory| {
+                if let (Ok(path), Some(time)) = (directory.strip_prefix(&top), count(directory)) {
+                    let known = times.entry(path.to_owned()).or_insert(time);
+                    *known = time.max(*known);
+                }
+            })
+            .map_err(Error::file("list the control groups below one"))?;
+        }
+        Ok(times)
     }
 
     /// Puts the calling process into it: a helper that belongs to a cluster, and is found by that.

@@ -49,7 +49,11 @@ pub(crate) struct CreateCluster {
     /// left, or by kubeadm alone
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     pub(crate) bootstrap: Bootstrap,
-    /// Tell at the end how long each phase took [default: on a terminal]
+    /// Write what happened when to a file, for https://ui.perfetto.dev; waits at the end as --timings does
+    #[arg(long, value_name = "FILE")]
+    trace: Option<OsString>,
+    /// Tell at the end how long everything took, after waiting 60s at most for CoreDNS and kube-proxy [default: how long each phase
+    /// took, on a terminal]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = boolean)]
     pub(crate) timings: Option<bool>,
@@ -95,6 +99,11 @@ impl CreateCluster {
     /// The configuration file, where one was given; `-` is standard input.
     pub(crate) fn config(&self) -> Option<&Path> {
         self.config.as_deref().and_then(given_path)
+    }
+
+    /// The file for the trace, where one was given.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        self.trace.as_deref().and_then(given_path)
     }
 
     /// The image, where one was given.

@@ -1,22 +1,26 @@
 //! `create cluster`
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use kiln_provision::{
     Error,
-    cluster::{self, Cancel, CreateOptions},
+    cluster::{self, Cancel, CreateOptions, Created},
+    trace::{Recording, Trace, to_chrome},
 };
 
-use super::{Session, block_on, config, preview};
+use super::{Session, block_on, config, preview, trace};
 use crate::{
     arguments::{Bootstrap, CreateCluster, PodNetwork},
-    failure::{Failure, require_root},
+    failure::{Failure, INTERRUPTED, require_root},
     progress::Progress,
     signal, usage,
 };
 
 /// What the failure of a creation begins with, as kind has it.
 const FAILED: &str = "failed to create cluster";
+
+/// How long a trace waits for what comes after the creation: CoreDNS and kube-proxy, by their own probes.
+const LATE: Duration = Duration::from_secs(60);
 
 const FAREWELLS: [&str; 4] = [
     "Fired and ready. Have fun! 🏺",
@@ -27,11 +31,14 @@ const FAREWELLS: [&str; 4] = [
 
 /// Creates a cluster, and says how to use it.
 pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<(), Failure> {
+    let measured = arguments.timings == Some(true) || arguments.trace().is_some();
+    let recorder = if measured { Trace::watching() } else { Trace::default() };
     let format = preview::format(&arguments.preview)?;
     let given = arguments.name.given();
     let config = config::load(arguments.config(), given).map_err(|failure| failure.within(FAILED))?;
     require_root("creating a cluster")?;
     let shell = &session.shell;
+    let configured = config.name.clone();
     let options = CreateOptions {
         config,
         name: given.map(str::to_owned),
@@ -48,11 +55,12 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
             Bootstrap::Kubeadm => cluster::Bootstrap::Kubeadm,
             Bootstrap::Template => cluster::Bootstrap::Template,
         },
+        trace: recorder.clone(),
     };
     if let Some(format) = format {
         return preview::create(session, &options, format).map_err(|failure| failure.within(FAILED));
     }
-    let (created, timings) = block_on(async {
+    block_on(async {
         let cancel = Cancel::new();
         signal::watch(shell, &cancel)?;
         let progress = Progress::new(shell);
@@ -60,6 +68,9 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
         let timings = progress.timings();
         drop(progress);
         let created = created.map_err(|error| {
+            // What there is of it may tell why.
+            let name = given.unwrap_or(&configured);
+            write_trace(session, arguments, &recorder.recording(name));
             let failure = session.in_words_of_kind(Failure::because(FAILED, &error), || match &error {
                 Error::ClusterExists { name } => {
                     Some(format!("{FAILED}: node(s) already exist for a cluster with the name \"{name}\""))
@@ -68,20 +79,57 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
             });
             if cancel.is_triggered() { failure.into_interrupted() } else { failure }
         })?;
-        Ok((created, timings))
-    })?;
-    if arguments.timings.unwrap_or_else(|| shell.is_live()) {
-        shell.status(timings.table().trim_end());
+        if arguments.timings.unwrap_or_else(|| shell.is_live()) {
+            shell.status(timings.table().trim_end());
+        }
+        // Stopped early on request (KILN_STOP_AFTER), there is no Kubernetes to point at.
+        if !created.context.is_empty() {
+            let kind = usage::is_kind(&session.args);
+            for line in success(&created.context, arguments.kubeconfig.path(), kind, std::process::id()) {
+                shell.status(&line);
+            }
+        }
+        if measured { tell_trace(session, arguments, &created, &recorder, &cancel).await } else { Ok(()) }
+    })
+}
+
+/// Waits for what comes after the creation, and tells everything.
+async fn tell_trace(
+    session: &Session,
+    arguments: &CreateCluster,
+    created: &Created,
+    recorder: &Trace,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    let shell = &session.shell;
+    shell.detail(1, &format!("Waiting for CoreDNS and kube-proxy, {} s at most ...", LATE.as_secs()));
+    let settled = tokio::select! {
+        settled = recorder.settled(LATE) => settled,
+        // The cluster is there: only what was still waited for is missing.
+        () = cancel.triggered() => false,
+    };
+    if !settled && !cancel.is_triggered() {
+        shell.warn(&format!(
+            "not all marks were seen within {} s of the creation; the trace ends here",
+            LATE.as_secs()
+        ));
     }
-    // Stopped early on request (KILN_STOP_AFTER), there is no Kubernetes to point at.
-    if created.context.is_empty() {
-        return Ok(());
+    let recording = cluster::update_trace(&session.paths, &created.name, recorder)
+        .map_err(|error| shell.warn(&Failure::from_error(&error).message().unwrap_or_default()))
+        .unwrap_or_else(|()| recorder.recording(&created.name));
+    write_trace(session, arguments, &recording);
+    if arguments.timings == Some(true) {
+        shell.status(&format!("\n{}", trace::timings(&recording).trim_end()));
     }
-    let kind = usage::is_kind(&session.args);
-    for line in success(&created.context, arguments.kubeconfig.path(), kind, std::process::id()) {
-        shell.status(&line);
+    if cancel.is_triggered() { Err(Failure::silent(INTERRUPTED)) } else { Ok(()) }
+}
+
+/// Writes the file that was asked for. That it cannot be written does not undo the cluster.
+fn write_trace(session: &Session, arguments: &CreateCluster, recording: &Recording) {
+    let Some(path) = arguments.trace() else { return };
+    if let Err(error) = fs_err::write(path, to_chrome(recording)) {
+        session.shell.warn(&format!("the trace is not written: {error}"));
     }
-    Ok(())
 }
 
 /// What to do with a new cluster; `choice` picks the last words.

@@ -12,15 +12,102 @@ use kiln_integration::{
 };
 use nix::sys::signal::Signal;
 
-use super::{CLUSTER, NODE};
+use super::{CLUSTER, NODE, TRACE};
 
 /// All of it, after there were workloads.
 pub(crate) fn steps(fixture: &Fixture, steps: &mut Steps) {
+    creation_is_traced(fixture, steps);
     logs_are_exported(fixture, steps);
     logs_are_shown(fixture, steps);
     use_is_measured(fixture, steps);
     files_are_copied(fixture, steps);
     shells_are_opened(fixture, steps);
+}
+
+/// Marks of a boot in the order in which they must come, whatever the host; `create` was told to wait for Ready nodes and to
+/// watch for the rest.
+const MARKS: [&str; 15] = [
+    "namespace made",
+    "init started",
+    "containerd listening",
+    "systemd booted",
+    "kubelet healthy",
+    "etcd started",
+    "etcd ready",
+    "kube-apiserver listening",
+    "API ready",
+    "node registered",
+    "node Ready",
+    "pods admitted",
+    "created",
+    "kube-proxy synced",
+    "CoreDNS ready",
+];
+/// Those that may change places with the one before them.
+const UNORDERED: [&str; 5] = ["systemd booted", "etcd started", "node Ready", "created", "kube-proxy synced"];
+
+fn creation_is_traced(fixture: &Fixture, steps: &mut Steps) {
+    let kiln = fixture.kiln();
+    steps.step("trace show has the marks in their order, and accounts for processor time", || {
+        let finished = kiln.run(&["trace", "show", "-n", CLUSTER, "-o", "json"]).succeeded();
+        let list: serde_json::Value = serde_json::from_slice(finished.bytes()).expect("it is JSON");
+        let trace = &list[0];
+        let events = trace["events"].as_array().expect("a list");
+        let start = |name: &str| {
+            let found = events.iter().find(|event| event["name"] == name);
+            found
+                .and_then(|event| event["start_seconds"].as_f64())
+                .unwrap_or_else(|| panic!("no {name}: {list}"))
+        };
+        let ordered: Vec<&str> = MARKS.into_iter().filter(|mark| !UNORDERED.contains(mark)).collect();
+        for pair in ordered.windows(2) {
+            assert!(start(pair[0]) <= start(pair[1]), "{} after {}: {list}", pair[0], pair[1]);
+        }
+        assert!(MARKS.iter().all(|mark| start(mark) > 0.0), "{list}");
+        let init = events.iter().find(|event| event["name"] == "kubeadm init").expect("it ran");
+        let (begin, end) = (init["start_seconds"].as_f64(), init["end_seconds"].as_f64());
+        for phase in ["certs", "wait-control-plane", "addons"] {
+            let event = events.iter().find(|event| event["name"] == phase).expect(phase);
+            assert!(
+                event["start_seconds"].as_f64() >= begin && event["end_seconds"].as_f64() <= end,
+                "{event}"
+            );
+            assert_eq!((&event["kind"], &event["node"]), (&"kubeadm".into(), &NODE.into()), "{event}");
+        }
+        for component in ["kubelet", "containerd", "kube-apiserver", "etcd", "kiln"] {
+            let found = trace["components"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|item| item["component"] == component);
+            let seconds = found.and_then(|item| item["cpu_seconds"].as_f64()).unwrap_or_default();
+            assert!(seconds > 0.01 && seconds < 600.0, "{component}: {list}");
+        }
+        assert!(!trace["critical_path"].as_array().expect("a list").is_empty(), "{list}");
+    });
+    steps.step("trace show draws within 100 columns", || {
+        let text = kiln.run(&["trace", "show", "-n", CLUSTER]).succeeded().stdout();
+        for part in ["◆ etcd ready", "wait-control-plane", "CPU-SEC", "CRITICAL PATH", "The longest wait"] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        kiln.run(&["trace", "show", "-n", "it-none"]).refused(&["it-none"]);
+    });
+    steps.step("--trace wrote a file that viewers load", || {
+        let text = read(&fixture.directory().join(TRACE));
+        let file: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let events = file["traceEvents"].as_array().expect("a list");
+        let named =
+            |ph: &str, name: &str| events.iter().any(|event| event["ph"] == ph && event["name"] == name);
+        assert!(
+            named("X", "kubeadm init") && named("i", "CoreDNS ready") && named("M", "process_name"),
+            "{file}"
+        );
+        for event in events {
+            assert!(event["pid"].is_u64() && event["tid"].is_u64(), "{event}");
+            assert!(event["ph"] != "X" || event["dur"].as_f64().is_some_and(|took| took >= 0.0), "{event}");
+        }
+    });
 }
 
 fn logs_are_exported(fixture: &Fixture, steps: &mut Steps) {
@@ -32,7 +119,7 @@ fn logs_are_exported(fixture: &Fixture, steps: &mut Steps) {
         assert_eq!(finished.stdout(), format!("{path}\n"), "{}", finished.report());
         let told = format!("Exporting logs for cluster \"{CLUSTER}\" to:");
         assert!(finished.stderr().contains(&told), "{}", finished.report());
-        for file in ["kiln-version.txt", "kind-version.txt", "host.txt", "cluster.json"] {
+        for file in ["kiln-version.txt", "kind-version.txt", "host.txt", "cluster.json", "trace.json"] {
             assert!(!read(&directory.join(file)).is_empty(), "{file} is empty");
         }
         let node = directory.join(NODE);

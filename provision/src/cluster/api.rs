@@ -23,7 +23,7 @@ use crate::{Error, Reporter, Result};
 ///
 /// # Errors
 /// [`Error::Api`] when the configuration is not usable.
-pub(super) async fn connect(admin_conf: &str, server: &str) -> Result<Client> {
+pub(crate) async fn connect(admin_conf: &str, server: &str) -> Result<Client> {
     let fail = |source: Box<dyn std::error::Error + Send + Sync>| Error::ApiConfiguration { source };
     let mut kubeconfig = Kubeconfig::from_yaml(admin_conf).map_err(|error| fail(error.into()))?;
     for named in &mut kubeconfig.clusters {

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use kiln_runtime::Process;
 use tokio::{io::unix::AsyncFd, net::UnixDatagram};
 
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 
 /// Where the socket is inside a node. `/run` is the node's own file system in memory.
 pub(super) const INSIDE: &str = "/run/host/notify";
@@ -64,6 +64,7 @@ impl BootNotice {
                     .map_err(Error::file("read the node's notification"))?;
                 let text = String::from_utf8_lossy(&message[..length]);
                 if text.lines().any(|line| line == "READY=1") {
+                    trace::mark(node, "systemd booted");
                     return Ok(());
                 }
             }

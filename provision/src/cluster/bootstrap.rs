@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::node::ADMIN_CONF;
-use crate::{Error, KubeadmFailure, Reporter, Result};
+use crate::{Error, KubeadmFailure, Reporter, Result, trace};
 
 /// Where kind puts kubeadm's configuration, and users look for it.
 pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
@@ -60,6 +60,7 @@ async fn run(
     reporter: &dyn Reporter,
     told: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
+    let _span = trace::exec(node, &args[..2].join(" "));
     let output = fs_err::File::create(log).map_err(Error::file("make kubeadm's log"))?;
     let spec = ExecSpec {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -82,16 +83,19 @@ async fn run(
     let receiver = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())
         .map_err(Error::file("read kubeadm's output"))?;
     let mut lines = BufReader::new(receiver).lines();
+    let mut phases = trace::Phases::new(node);
     let mut output = output;
     while let Some(line) = lines.next_line().await.map_err(Error::file("read kubeadm's output"))? {
         std::io::Write::write_all(&mut output, format!("{line}\n").as_bytes())
             .map_err(Error::file("write kubeadm's log"))?;
         told(&line);
+        phases.line(&line);
         if let Some(step) = line.strip_prefix('[') {
             reporter.step(&format!("{node}: [{step}"));
         }
         reporter.message(3, &line);
     }
+    drop(phases);
     let status = child.wait().await.map_err(Error::file("wait for kubeadm"))?;
     if status.success() {
         return Ok(());
@@ -120,6 +124,7 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
 
 /// Starts a node's kubelet anew. That it cannot be is no failure: it goes on by itself, only later.
 pub(super) async fn restart_kubelet(process: &Process) {
+    let _span = trace::exec("", "systemctl restart kubelet");
     let args = ["systemctl", "restart", "kubelet"];
     let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
     if let Ok(command) = exec_command(process, &spec) {

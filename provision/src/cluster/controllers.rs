@@ -7,7 +7,7 @@ use super::{
     network::connect_pods,
     node::{StartedNode, Surroundings},
 };
-use crate::{Reporter, Result};
+use crate::{Reporter, Result, trace};
 
 /// How long kube-controller-manager may take to get to what is waited for once all nodes have joined: it starts its
 /// controllers one by one.
@@ -26,7 +26,12 @@ pub(super) async fn caught_up(
 ) -> Result<()> {
     let network =
         async { if around.pod_network { connect_pods(client, nodes, around).await } else { Ok(()) } };
-    tokio::join!(network, api::pods_admitted(client)).0
+    let network = trace::wait("", "the nodes' pod ranges").over(network);
+    let admitted = async {
+        trace::wait("", "the default service account").over(api::pods_admitted(client)).await;
+        trace::mark("", "pods admitted");
+    };
+    tokio::join!(network, admitted).0
 }
 
 /// Goes on with a warning when it takes the controllers too long. To be called when all nodes have joined.

@@ -14,7 +14,7 @@ use super::{
     bootstrap::{self, KUBEADM_CONF},
     delete, demands, inside, kubernetes, load_balancer,
     node::{self, StartedNode, Surroundings},
-    outbound,
+    observe, outbound,
     plan::NodePlan,
     publication,
     reserve::{Reserved, ensure_images, image_names, reserve},
@@ -25,6 +25,7 @@ use crate::{
     image::Store,
     kubeconfig,
     state::{self, ClusterRecord, NodeRole, Phase},
+    trace::{self, Trace},
 };
 
 /// What to make.
@@ -46,6 +47,8 @@ pub struct CreateOptions {
     pub pod_network: PodNetwork,
     /// How the control plane is made.
     pub bootstrap: Bootstrap,
+    /// Where it is recorded what happens when. The time before it was made belongs to nobody.
+    pub trace: Trace,
 }
 
 /// Who makes the pod network of a cluster whose configuration does not leave it to the user.
@@ -91,7 +94,7 @@ pub async fn create(
         lock = state::cluster_lock(paths, &name, reporter) => lock?,
         () = cancel.triggered() => return Err(Error::Interrupted),
     };
-    let result = create_locked(paths, &name, &options, reporter, cancel).await;
+    let result = options.trace.follow(create_locked(paths, &name, &options, reporter, cancel)).await;
     // The lock's file stays with the cluster, and goes when there is none.
     if result.is_err() && !state::cluster_exists(paths, &name)? {
         lock.remove()?;
@@ -135,6 +138,8 @@ async fn create_locked(
         made = make(paths, name, options, reporter, &steps) => made,
         () = cancel.triggered() => Err(Error::Interrupted),
     };
+    // Before anything is removed, and only for what this call made: a cluster that was there keeps its own.
+    observe::finish(paths, name, &options.trace, made.is_ok());
     match made {
         Err(error) if options.retain && !matches!(error, Error::Interrupted) => {
             reporter
@@ -169,7 +174,7 @@ pub(super) async fn phase<T>(
 ) -> Result<T> {
     reporter.phase_started(title);
     let started = Instant::now();
-    let result = work.await;
+    let result = trace::phase(title).over(work).await;
     reporter.phase_ended(title, if result.is_ok() { Outcome::Done } else { Outcome::Failed });
     reporter.message(1, &format!("{title}: {:.1} s", started.elapsed().as_secs_f64()));
     result
@@ -188,12 +193,12 @@ async fn make(
     let title = format!("Ensuring node image ({}) 🖼", wanted[0].split('@').next().unwrap_or_default());
     let images = phase(reporter, &title, async {
         reporter.step("looking for layers, unpacking new ones");
-        ensure_images(&store, &wanted, steps).await
+        trace::step("", "ensure images").over(ensure_images(&store, &wanted, steps)).await
     })
     .await?;
 
     // What is about to be made is written down first: a run killed from here on leaves a cluster that can be deleted.
-    let reserved = reserve(paths, name, config, &images, reporter).await?;
+    let reserved = trace::step("", "reserve").over(reserve(paths, name, config, &images, reporter)).await?;
     let start = start::decide(paths, options, name, &reserved.nodes, reporter)?;
     let endpoints = reserved.nodes.iter().map(|plan| &plan.endpoint);
     let all = endpoints.chain(reserved.balancer.as_ref().map(|balancer| &balancer.endpoint));
@@ -234,7 +239,8 @@ async fn make(
         .map_err(Error::file("keep the cluster's credentials"))?;
     let locations = locate_kubeconfig(options.kubeconfig.as_deref())?;
     // Another program may hold the file's lock for a while.
-    let written = steps.run(move || kubeconfig::merge_into(&locations, &admin)).await?;
+    let written = steps.run(move || kubeconfig::merge_into(&locations, &admin));
+    let written = trace::step("", "write kubeconfig").over(written).await?;
     state::save_cluster(paths, &ClusterRecord { phase: Phase::Ready, ..record })?;
     Ok(Created { name: name.to_owned(), context: kubeconfig::key(name), kubeconfig: written })
 }
@@ -277,14 +283,15 @@ async fn prepare<'a>(
         async move {
             reporter.step(&format!("starting {}", plan.name));
             let (files_paths, files_plan, files_around) = (paths.clone(), plan.clone(), around.clone());
-            steps.run(move || node::write_files(&files_paths, &files_plan, &files_around)).await?;
+            let written = steps.run(move || node::write_files(&files_paths, &files_plan, &files_around));
+            trace::step(&plan.name, "write files").over(written).await?;
             let started = node::start(&paths, plan, &around, &extra, steps).await?;
-            node::pod_rules(&started, &around).await?;
+            trace::step(&started.plan.name, "pod rules").over(node::pod_rules(&started, &around)).await?;
             Ok(started)
         }
     };
     let started = futures_util::future::try_join_all(plans.into_iter().zip(&config.nodes).map(start));
-    let publish = publication::publish(paths, &record, reporter);
+    let publish = trace::step("", "publish ports").over(publication::publish(paths, &record, reporter));
     let (nodes, ()) = tokio::try_join!(started, publish)?;
     let balancer = balancer
         .map(|plan| async move { load_balancer::start(paths, around, &plan, &control_planes, steps).await });
@@ -295,12 +302,15 @@ async fn prepare<'a>(
 async fn configure(nodes: &[StartedNode], reporter: &dyn Reporter) -> Result<()> {
     for node in nodes {
         let name = &node.plan.name;
+        let _span = trace::step(name, "write kubeadm.conf");
         reporter.message(2, &format!("{KUBEADM_CONF} of {name}:\n{}", node.plan.kubeadm));
         inside::write(&node.process, name, KUBEADM_CONF, &node.plan.kubeadm)?;
     }
     for node in nodes {
         reporter.step(&format!("{}: waiting for systemd", node.plan.name));
-        node.notice.booted(&node.plan.name, &node.process).await?;
+        trace::wait(&node.plan.name, "systemd")
+            .over(node.notice.booted(&node.plan.name, &node.process))
+            .await?;
     }
     Ok(())
 }
@@ -324,7 +334,8 @@ async fn wait_ready(
             bootstrap::restart_kubelet(&node.process).await;
         }
     };
-    let ready = api::nodes_ready(client, &names, timeout, reporter, nudge).await;
+    let ready = api::nodes_ready(client, &names, timeout, reporter, nudge);
+    let ready = trace::wait("", "all nodes to be Ready").over(ready).await;
     let outcome = if matches!(ready, Ok(true)) { Outcome::Done } else { Outcome::Failed };
     reporter.phase_ended(&title, outcome);
     if ready? {

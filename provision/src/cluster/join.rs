@@ -15,7 +15,7 @@ use super::{
     inside,
     node::{StartedNode, Surroundings},
 };
-use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole};
+use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
 
 /// What the control planes of a cluster must have in common, as kubeadm lays it out in `/etc/kubernetes/pki`; each makes
 /// the rest for itself.
@@ -64,7 +64,7 @@ impl<'a> Followers<'a> {
         let mut gate = opened.clone();
         let control_planes = async move {
             open(&mut gate).await;
-            share_keys(nodes)?;
+            trace::step("", "share keys").over(async { share_keys(nodes) }).await?;
             if joins_in_parallel(nodes) {
                 return try_join_all(of(NodeRole::ControlPlane).map(join)).await.map(drop);
             }

@@ -12,11 +12,12 @@ use super::{
     join::Followers,
     manifest,
     node::{ADMIN_CONF, StartedNode, Surroundings},
+    observe,
     plan::API_PORT,
     start::Start,
     template_boot,
 };
-use crate::{Error, Paths, Reporter, Result, config, template};
+use crate::{Error, Paths, Reporter, Result, config, template, trace};
 
 /// Makes a cluster of the nodes: the first control plane, what belongs into every cluster, and the others. Returns the
 /// administrator's credentials as kubeadm wrote them, and a client with them.
@@ -37,6 +38,10 @@ pub(super) async fn bring_up(
         return Err(Error::NotSupported { feature: "a cluster without a control plane".to_owned() });
     };
     let name = &around.cluster;
+    let proxies =
+        if config.networking.kube_proxy_mode == config::KubeProxyMode::None { 0 } else { nodes.len() };
+    let server = node_url(first, &config.networking);
+    observe::watch(&first.process, &first.plan.name, server, nodes.len(), proxies);
     let (open, opened) = watch::channel(None);
     let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
 
@@ -64,9 +69,10 @@ pub(super) async fn bring_up(
         let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
         let client = api::connect(&admin_conf, &url).await?;
         if nodes.len() == 1 {
-            api::make_schedulable(&client, &first.plan.name).await?;
+            let patched = api::make_schedulable(&client, &first.plan.name);
+            trace::step(&first.plan.name, "make schedulable").over(patched).await?;
         } else {
-            api::joinable(&client).await;
+            trace::wait("", "cluster-info to be signed").over(api::joinable(&client)).await;
         }
         open.send_replace(Some(client.clone()));
         Ok((admin_conf, client))
@@ -84,6 +90,7 @@ pub(super) async fn bring_up(
     }
     let storage =
         async { if around.start.is_complete() { Ok(()) } else { install_storage(first, &client).await } };
+    let storage = trace::step("", "install StorageClass").over(storage);
     if nodes.len() == 1 {
         phase(reporter, "Installing StorageClass 💾", async {
             followers.beside(storage).await?;
@@ -98,7 +105,8 @@ pub(super) async fn bring_up(
         leave_template(paths, first, around, &client, reporter).await;
         if around.pod_network && cni::is_agent(first) {
             reporter.step("installing the network agent");
-            cni::install(first, &client, name, config).await?;
+            let installed = cni::install(first, &client, name, config);
+            trace::step("", "install network agent").over(installed).await?;
         }
     }
     Ok((admin_conf, client))

@@ -20,6 +20,7 @@ mod load_balancer;
 mod manifest;
 mod network;
 mod node;
+mod observe;
 mod outbound;
 mod plan;
 mod preview;
@@ -31,12 +32,15 @@ mod status;
 mod template_boot;
 mod usage;
 
+pub(crate) use api::connect;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
 pub use demands::check as check_host;
 pub use disk::{ClusterDisk, DiskUse, LayerDisk, NodeDisk, StoreDisk, disk_use};
 pub use load::{LoadOptions, LoadSource, load};
+pub(crate) use observe::FILE as TRACE_FILE;
+pub use observe::{trace, update_trace};
 pub use preview::{PlannedCluster, PlannedNode, Removal, plan_create, plan_delete};
 pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,

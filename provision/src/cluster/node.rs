@@ -29,6 +29,7 @@ use crate::{
     image::materialise,
     pki::service_of_api,
     state::{self, NodeRecord, NodeRole},
+    trace,
 };
 
 /// What every node is started with, whatever its image says.
@@ -167,10 +168,15 @@ pub(super) async fn launch(
     steps: &super::blocking::Steps,
 ) -> Result<(Process, OwnedFd)> {
     state::save_node(paths, &around.cluster, &record)?;
+    let wiring = trace::step(&record.name, "wire");
     let netns = kiln_network::new_netns()?;
     kiln_network::attach(&around.network, &record.endpoint, netns.as_fd()).await?;
+    drop(wiring);
+    trace::mark(&record.name, "namespace made");
     let inherited = netns.try_clone().map_err(Error::file("keep the node's network namespace"))?;
-    let process = steps.run(move || kiln_runtime::launch(&spec, inherited.as_fd())).await?;
+    let launched = steps.run(move || kiln_runtime::launch(&spec, inherited.as_fd()));
+    let process = trace::step(&record.name, "launch").over(launched).await?;
+    trace::mark(&record.name, "init started");
     record.process = Some(process.clone());
     state::save_node(paths, &around.cluster, &record)?;
     Ok((process, netns))

@@ -82,7 +82,7 @@ impl Containerd {
     }
 }
 
-fn socket(process: &Process) -> PathBuf {
+pub(crate) fn socket(process: &Process) -> PathBuf {
     process.root().join(SOCKET)
 }
 

@@ -1,6 +1,7 @@
 //! The logs of a cluster: written to a directory as kind does, or shown.
 //!
-//! A directory holds `kiln-version.txt`, `kind-version.txt`, `host.txt` and `cluster.json`, and a directory per node:
+//! A directory holds `kiln-version.txt`, `kind-version.txt`, `host.txt`, `cluster.json`, the trace of the creation in
+//! `trace.json` and, where there is one, the log of the process that relays ports in `proxy.log`; and a directory per node:
 //!
 //! | | |
 //! |---|---|
@@ -79,9 +80,13 @@ fn common(paths: &Paths, name: &str, output: &Output, version: &str) -> io::Resu
         output.write(file, format!("{version}\n").as_bytes())?;
     }
     output.write("host.txt", host::describe(paths).as_bytes())?;
-    match fs_err::read(paths.cluster(name).join("cluster.json")) {
-        Ok(record) => output.write("cluster.json", &record),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    // What Kiln keeps, but for the administrator's credentials.
+    for file in ["cluster.json", cluster::TRACE_FILE, "proxy.log"] {
+        match fs_err::read(paths.cluster(name).join(file)) {
+            Ok(content) => output.write(file, &content)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
