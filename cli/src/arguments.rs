@@ -4,6 +4,7 @@
 //! are kept because scripts use them: an empty value is as good as none (`--name ""`), a switch may be given a value
 //! (`--retain=false`), and of a repeated flag the last one counts.
 
+mod bench;
 mod cluster;
 mod config;
 mod host;
@@ -19,6 +20,7 @@ use std::path::Path;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
+pub(crate) use bench::{Bench, BenchBoot, BenchCommand, BenchFormat};
 pub(crate) use cluster::{
     Bootstrap, Create, CreateCluster, CreateCommand, Delete, DeleteCluster, DeleteClusters, DeleteCommand,
     Export, ExportCommand, ExportKubeconfig, ExportLogs, Get, GetClusters, GetCommand, GetKubeconfig,
@@ -126,6 +128,8 @@ pub(crate) enum Command {
     Df(Df),
     /// What happened when while a cluster was created
     Trace(Trace),
+    /// Measure how long clusters take
+    Bench(Bench),
     /// List the processes of a node
     Ps(Ps),
     /// Run the cluster's own kubectl

@@ -1,6 +1,7 @@
 //! One module per group of commands. Each command takes the session and its arguments, calls the library, and writes
 //! what comes back.
 
+mod bench;
 mod build;
 mod completion;
 mod config;
@@ -29,8 +30,8 @@ use kiln_provision::Paths;
 
 use crate::{
     arguments::{
-        BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand, GetCommand,
-        ImagesCommand, LoadCommand, TraceCommand,
+        BenchCommand, BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand,
+        GetCommand, ImagesCommand, LoadCommand, TraceCommand,
     },
     failure::{Context, Failure},
     shell::Shell,
@@ -105,6 +106,10 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         Command::Df(arguments) => df::df(session, &arguments),
         Command::Trace(group) => match group.command {
             Some(TraceCommand::Show(arguments)) => trace::show(session, &arguments),
+            None => return missing(),
+        },
+        Command::Bench(group) => match group.command {
+            Some(BenchCommand::Boot(arguments)) => bench::boot(session, &arguments),
             None => return missing(),
         },
         Command::Ps(arguments) => return exec::ps(session, &arguments),

@@ -4,7 +4,12 @@
 //! These are interfaces, described in `docs/output.md`: fields are added, never renamed, removed or given another type. A
 //! value that is not known, or does not apply, is `null`.
 
-use kiln_provision::patch;
+use std::collections::BTreeMap;
+
+use kiln_provision::{
+    bench::{Boot, Spread},
+    patch,
+};
 use serde::Serialize;
 
 use crate::{arguments::Format, failure::Failure, shell::Shell};
@@ -270,6 +275,21 @@ pub(crate) struct TraceSegment {
     pub(crate) end_seconds: f64,
 }
 
+/// An element of what `bench boot -o json` prints: the boots of one tool.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct BenchSeries {
+    /// `kiln` or `kind`.
+    pub(crate) tool: String,
+    /// The image of the nodes.
+    pub(crate) image: String,
+    /// How many nodes there were.
+    pub(crate) nodes: usize,
+    /// Every boot.
+    pub(crate) runs: Vec<Boot>,
+    /// Least, middle and largest value of each figure; `null` for one that could not be had.
+    pub(crate) summary: BTreeMap<&'static str, Option<Spread>>,
+}
+
 /// An element of `images ls -o json`. With `--host`, `node` is `null`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Image {
@@ -385,6 +405,8 @@ mod tests {
             serde_json::to_value(TraceEvent::default()),
             serde_json::to_value(TraceComponent::default()),
             serde_json::to_value(TraceSegment::default()),
+            serde_json::to_value(BenchSeries::default()),
+            serde_json::to_value(Boot::default()),
         ] {
             for field in value.expect("plain data").as_object().expect("an object").keys() {
                 assert!(documented.contains(&format!("`{field}`")), "{field}");

@@ -70,6 +70,38 @@ pub enum Error {
         reason: String,
     },
 
+    // === bench ===
+    /// A program that was asked for is not on this host.
+    #[error("{tool} is not on this host, and cannot {purpose}")]
+    MissingTool {
+        /// The program.
+        tool: &'static str,
+        /// What it was to be used for, as it follows "cannot".
+        purpose: &'static str,
+    },
+    /// A program that is measured has failed.
+    #[error("{command} failed:{}", indented(output))]
+    Bench {
+        /// The program, as people call it.
+        command: String,
+        /// The end of what it said.
+        output: String,
+    },
+    /// A cluster that is measured did not get to all marks.
+    #[error("cluster {name:?} has not reached all marks within {seconds} s")]
+    BenchLimit {
+        /// The cluster.
+        name: String,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// A chart could not be drawn.
+    #[error("the chart cannot be drawn: {problem}")]
+    Chart {
+        /// Why not.
+        problem: String,
+    },
+
     // === runtime and network ===
     /// The container runtime failed.
     #[error(transparent)]

@@ -46,6 +46,11 @@ impl Error {
             Self::NodeNotRunning { node } => {
                 Some(format!("`kiln logs --console {node}` shows what it said on its console"))
             }
+            Self::MissingTool { .. } => Some("install it, or leave --compare out".to_owned()),
+            Self::BenchLimit { .. } => Some(
+                "--limit gives it longer; the pod that asks needs an image that the node has or can pull: see --pod-image"
+                    .to_owned(),
+            ),
             Self::NoJournal { .. } => Some("its console is all that it says: leave --unit out".to_owned()),
             Self::ExportLogs { .. } => Some("what could be had is in the directory".to_owned()),
             Self::NodesNotRunning { .. } => {

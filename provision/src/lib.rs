@@ -6,6 +6,7 @@
 
 mod agent;
 mod balancer;
+pub mod bench;
 pub mod build;
 pub mod cluster;
 mod cni;

@@ -151,7 +151,7 @@ fn cluster_disk(paths: &Paths, cluster: &str, layers: &mut [Layer]) -> Result<Cl
 
 /// Bytes that would be free without a directory: its files whose names are all in it. One with a name elsewhere is shared,
 /// as an image's layers are.
-pub(super) fn own_bytes(directory: &Path) -> Result<u64> {
+pub(crate) fn own_bytes(directory: &Path) -> Result<u64> {
     Ok(measure(directory)?.own_bytes())
 }
 

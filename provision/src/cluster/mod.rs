@@ -37,6 +37,7 @@ pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};
 pub use demands::check as check_host;
+pub(crate) use disk::own_bytes;
 pub use disk::{ClusterDisk, DiskUse, LayerDisk, NodeDisk, StoreDisk, disk_use};
 pub use load::{LoadOptions, LoadSource, load};
 pub(crate) use observe::FILE as TRACE_FILE;

@@ -23,8 +23,8 @@ pub(super) fn watch(process: &Process, node: &str, server: String, nodes: usize,
     let (process, node, recorder) = (process.clone(), node.to_owned(), trace.clone());
     let observer = async move {
         let seen = |node: Option<&str>, name: &str| recorder.mark(node, name);
-        let credentials = || inside::read(&process, &node, node::ADMIN_CONF).ok();
-        let client = watch::ready(&credentials, &server, &seen).await;
+        let credentials = || Some((inside::read(&process, &node, node::ADMIN_CONF).ok()?, server.clone()));
+        let client = watch::ready(&credentials, &seen).await;
         tokio::join!(watch::nodes(&client, nodes, &seen), watch::pods(&client, proxies, &seen));
     };
     trace.set_observer(tokio::spawn(observer));

@@ -40,15 +40,15 @@ pub(crate) const FIRST_POD: &str = "first pod running";
 /// Is told the name of a mark, and the node that it is of, at its moment. May be told again.
 pub(crate) type Seen<'a> = &'a (dyn Fn(Option<&str>, &str) + Send + Sync);
 
-/// The text of a kubeconfig, once there is one.
-pub(crate) type Credentials<'a> = &'a (dyn Fn() -> Option<String> + Send + Sync);
+/// The text of a kubeconfig and the API's address (`https://…`), once there are both.
+pub(crate) type Credentials<'a> = &'a (dyn Fn() -> Option<(String, String)> + Send + Sync);
 
-/// Waits for the API at `server` to be ready. `credentials` has a kubeconfig as soon as there is one.
-pub(crate) async fn ready(credentials: Credentials<'_>, server: &str, seen: Seen<'_>) -> Client {
+/// Waits for the API to be ready.
+pub(crate) async fn ready(credentials: Credentials<'_>, seen: Seen<'_>) -> Client {
     let client = loop {
         // A file that is half-written is no kubeconfig yet.
-        if let Some(text) = credentials()
-            && let Ok(client) = cluster::connect(&text, server).await
+        if let Some((text, server)) = credentials()
+            && let Ok(client) = cluster::connect(&text, &server).await
         {
             break client;
         }
