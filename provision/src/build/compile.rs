@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Build,
+    Build, DEFAULT_KUBERNETES_VERSION,
     cache::file_error,
     component::{ALL, COREDNS, Component, ETCD, KUBERNETES},
     gomod,
@@ -91,6 +91,12 @@ async fn list_images(build: &Build<'_>, kubeadm: &Path, version: &KubernetesVers
         .run(build.reporter)
         .await?;
     ImageNames::parse(&output)
+}
+
+/// Compiles one component in the recipe's version, unless it is in the cache.
+pub(super) async fn alone(build: &Build<'_>, wanted: &Component) -> Result<Compiled> {
+    let kubernetes = DEFAULT_KUBERNETES_VERSION.parse()?;
+    component(build, wanted, &kubernetes, wanted.pinned_version()).await
 }
 
 async fn component(

@@ -108,7 +108,17 @@ pub(super) const RUNC: Component = Component {
     cgo: true,
 };
 
-/// Every component, in the order in which they are built: kubeadm decides about the versions of later ones.
+/// The registry of images; no part of node images, but an image of its own.
+pub(super) const REGISTRY: Component = Component {
+    name: "registry",
+    module: "github.com/distribution/distribution/v3",
+    packages: &["."],
+    tags: "",
+    version_variable: Some("github.com/distribution/distribution/v3/version.version"),
+    cgo: false,
+};
+
+/// Every component of a node image, in the order in which they are built: kubeadm decides about the versions of later ones.
 pub(super) const ALL: [&Component; 7] =
     [&KUBERNETES, &CONTAINERD, &RUNC, &CNI, &ETCD, &COREDNS, &LOCAL_PATH_PROVISIONER];
 
@@ -167,14 +177,14 @@ mod tests {
 
     #[test]
     fn every_component_pins_a_version() {
-        for component in ALL {
+        for component in ALL.into_iter().chain([&REGISTRY]) {
             assert!(component.pinned_version().starts_with('v'), "{}", component.name);
         }
     }
 
     #[test]
     fn packages_that_are_not_ours_belong_to_the_module() {
-        for component in ALL {
+        for component in ALL.into_iter().chain([&REGISTRY]) {
             for package in component.packages {
                 let ours = *package == "." || package.starts_with("./");
                 assert!(ours || package.starts_with(component.module), "{package}");

@@ -182,7 +182,7 @@ pub(super) fn write(container: &Container, debian: &Path, scratch: &Path, store:
 }
 
 /// What every image has: users for programs that look themselves up, and directories to write into.
-fn base(root: &Path) -> io::Result<()> {
+pub(super) fn base(root: &Path) -> io::Result<()> {
     let mode =
         |path: &str, mode| fs_err::set_permissions(root.join(path), std::fs::Permissions::from_mode(mode));
     mode("", 0o755)?;

@@ -20,11 +20,14 @@ mod node;
 mod preload;
 mod program;
 mod recipe;
+mod registry;
 mod subset;
 mod tools;
 mod version;
 
 use std::{future::Future, pin::pin};
+
+pub use registry::{registry_image, registry_reference};
 
 use cache::Cache;
 use compile::Programs;

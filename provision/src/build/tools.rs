@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{gomod, program::Program, recipe};
+use super::{component, gomod, program::Program, recipe};
 use crate::{Error, Reporter, Result};
 
 /// Where Go is put when its archive is unpacked as its documentation says; `sudo` drops it from `PATH`.
@@ -15,7 +15,7 @@ const GO_DIRECTORY: &str = "/usr/local/go/bin";
 const GO_WITH_TOOLCHAINS: gomod::Version = (1, 21, 0);
 
 /// The programs, with the versions that what they make depends on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tools {
     pub(super) go: PathBuf,
     pub(super) go_version: String,
@@ -35,30 +35,7 @@ impl Tools {
     /// [`Error::MissingTools`] with everything that is missing.
     pub(super) async fn find(cache: &Path, reporter: &dyn Reporter) -> Result<Self> {
         let mut missing = Missing::default();
-        let go_directories = go_directories(cache);
-        let needed = needed_go();
-        let found = find_program("go", &[GO_DIRECTORY]);
-        let go_cure = "get go from https://go.dev/dl/ and put its bin directory into PATH";
-        let mut go_version = String::new();
-        match &found {
-            None => missing.add(format!("go ≥ {}, and none is in PATH", gomod::display(needed)), go_cure),
-            Some(go) => {
-                let mut program =
-                    Program::new(go, "ask for the version of go").args(["env", "GOVERSION", "GOTOOLCHAIN"]);
-                for (name, value) in &go_directories {
-                    program = program.env(name, value);
-                }
-                let output = program.directory(Path::new("/")).run(reporter).await?;
-                let mut lines = output.lines();
-                lines.next().unwrap_or_default().clone_into(&mut go_version);
-                let fetches = lines.next().is_some_and(|toolchain| toolchain.contains("auto"));
-                if !go_is_enough(&go_version, fetches, needed) {
-                    let found = go_version.trim_start_matches("go");
-                    missing
-                        .add(format!("go ≥ {}, and go {found} is in PATH", gomod::display(needed)), go_cure);
-                }
-            }
-        }
+        let mut tools = Self::look_for_go(cache, &mut missing, reporter).await?;
         let mut need = |name: &str, package: &str| {
             let found = find_program(name, &[]);
             if found.is_none() {
@@ -85,16 +62,45 @@ impl Tools {
         }
         missing.into_result()?;
         let gcc_version = Program::new(&gcc, "ask for the version of gcc").args(["-dumpfullversion"]);
-        Ok(Self {
-            go: found.unwrap_or_default(),
-            go_version,
-            gcc_version: gcc_version.run(reporter).await?.trim().to_owned(),
-            gcc,
-            libseccomp_version,
-            mmdebstrap,
-            unshare,
-            go_directories,
-        })
+        tools.gcc_version = gcc_version.run(reporter).await?.trim().to_owned();
+        Ok(Self { gcc, libseccomp_version, mmdebstrap, unshare, ..tools })
+    }
+
+    /// Looks for Go alone, which is enough for a program without C; of the others nothing is known then.
+    ///
+    /// # Errors
+    /// [`Error::MissingTools`].
+    pub(super) async fn find_go(cache: &Path, reporter: &dyn Reporter) -> Result<Self> {
+        let mut missing = Missing::default();
+        let tools = Self::look_for_go(cache, &mut missing, reporter).await?;
+        missing.into_result()?;
+        Ok(tools)
+    }
+
+    async fn look_for_go(cache: &Path, missing: &mut Missing, reporter: &dyn Reporter) -> Result<Self> {
+        let go_directories = go_directories(cache);
+        let needed = needed_go();
+        let go_cure = "get go from https://go.dev/dl/ and put its bin directory into PATH";
+        let mut tools = Self { go_directories, ..Self::default() };
+        let Some(go) = find_program("go", &[GO_DIRECTORY]) else {
+            missing.add(format!("go ≥ {}, and none is in PATH", gomod::display(needed)), go_cure);
+            return Ok(tools);
+        };
+        let mut program =
+            Program::new(&go, "ask for the version of go").args(["env", "GOVERSION", "GOTOOLCHAIN"]);
+        for (name, value) in &tools.go_directories {
+            program = program.env(name, value);
+        }
+        let output = program.directory(Path::new("/")).run(reporter).await?;
+        let mut lines = output.lines();
+        lines.next().unwrap_or_default().clone_into(&mut tools.go_version);
+        let fetches = lines.next().is_some_and(|toolchain| toolchain.contains("auto"));
+        if !go_is_enough(&tools.go_version, fetches, needed) {
+            let found = tools.go_version.trim_start_matches("go");
+            missing.add(format!("go ≥ {}, and go {found} is in PATH", gomod::display(needed)), go_cure);
+        }
+        tools.go = go;
+        Ok(tools)
     }
 
     /// A call of Go, protected from settings that are meant for other work.
@@ -135,8 +141,8 @@ impl Missing {
 
 /// The newest version of Go that a module of the recipe asks for.
 fn needed_go() -> gomod::Version {
-    let modules =
-        super::component::ALL.iter().map(|component| recipe::text(&format!("{}/go.mod", component.name)));
+    let components = component::ALL.into_iter().chain([&component::REGISTRY]);
+    let modules = components.map(|component| recipe::text(&format!("{}/go.mod", component.name)));
     modules.filter_map(gomod::go_directive).max().unwrap_or_default()
 }
 
