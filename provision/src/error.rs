@@ -808,6 +808,57 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+
+    // === registries ===
+    /// A name cannot name a registry.
+    #[error("{name:?} is not a valid name for a registry: {reason}")]
+    RegistryName {
+        /// The name.
+        name: String,
+        /// The broken rule.
+        reason: &'static str,
+    },
+    /// There is a registry of that name, and it is another one than was asked for.
+    #[error("there is a registry {name} already, and {difference}")]
+    RegistryDiffers {
+        /// The name.
+        name: String,
+        /// What is different, such as `its port is 5001`.
+        difference: String,
+    },
+    /// There is no registry of that name.
+    #[error("no registry named {name:?}")]
+    NoSuchRegistry {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// A registry was asked to be a cache of something that it cannot be a cache of.
+    #[error("there can be no cache of {url:?}: {reason}")]
+    RegistryUpstream {
+        /// What was given.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A registry does not accept connections.
+    #[error("the registry {name} does not answer{}", indented(console))]
+    RegistrySilent {
+        /// The registry.
+        name: String,
+        /// The end of its console.
+        console: String,
+    },
+    /// Parts of a registry could not be removed.
+    #[error("parts of registry {name} could not be removed:{}", list(errors))]
+    RegistryLeftovers {
+        /// The registry.
+        name: String,
+        /// One for each part.
+        errors: Vec<Error>,
+    },
+
     /// Parts of a cluster could not be removed.
     #[error("parts of cluster {cluster:?} could not be removed:{}", list(errors))]
     Leftovers {

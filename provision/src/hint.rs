@@ -63,7 +63,7 @@ impl Error {
                 Some("delete clusters, or set KILN_SUBNET_POOL to a private network that is free".to_owned())
             }
             Self::PortTaken { .. } => {
-                Some("choose another port, or leave it out to have a free one chosen".to_owned())
+                Some("choose another port, or 0 to have a free one chosen".to_owned())
             }
             Self::MountSharing { wanted, .. } => {
                 let verb = if *wanted == "shared" { "mount --make-rshared" } else { "mount --make-rshared or --make-rslave" };
@@ -88,6 +88,19 @@ impl Error {
             Self::Leftovers { .. } => {
                 Some("`kiln delete cluster` can be repeated; `kiln doctor` shows what is left".to_owned())
             }
+            Self::RegistryLeftovers { name, .. } => {
+                Some(format!("`kiln registry delete {name}` can be repeated"))
+            }
+            Self::RegistryDiffers { name, .. } => {
+                Some(format!("`kiln registry delete {name}` removes it, another name makes another one"))
+            }
+            Self::RegistryUpstream { .. } => {
+                Some("--proxy takes the URL of a registry, such as https://registry-1.docker.io".to_owned())
+            }
+            Self::NoSuchRegistry { known, .. } => Some(match known.as_slice() {
+                [] => "there is none; `kiln registry create` makes one".to_owned(),
+                known => format!("there is {}", known.join(", ")),
+            }),
             Self::NoSpace { path, .. } => Some(format!(
                 "free some space on the file system of {}, or keep kiln's state elsewhere with --root or KILN_ROOT",
                 path.display()

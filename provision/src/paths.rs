@@ -82,6 +82,30 @@ impl Paths {
         self.cluster_run(cluster).join(node)
     }
 
+    /// One directory per registry.
+    #[must_use]
+    pub fn registries(&self) -> PathBuf {
+        self.state.join("registries")
+    }
+
+    /// The state of one registry: `registry.json`, what its container changes, console log.
+    #[must_use]
+    pub fn registry(&self, registry: &str) -> PathBuf {
+        self.registries().join(registry)
+    }
+
+    /// The images in one registry; they may outlive it.
+    #[must_use]
+    pub fn registry_data(&self, registry: &str) -> PathBuf {
+        self.state.join("registry-data").join(registry)
+    }
+
+    /// The run-time directory of one registry: bundle, sockets.
+    #[must_use]
+    pub fn registry_run(&self, registry: &str) -> PathBuf {
+        self.run.join("registries").join(registry)
+    }
+
     /// Locks: one file for what is shared by all clusters, one per cluster.
     #[must_use]
     pub fn locks(&self) -> PathBuf {

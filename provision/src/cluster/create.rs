@@ -15,8 +15,8 @@ use super::{
     delete, demands, inside, kubernetes, load_balancer,
     node::{self, StartedNode, Surroundings},
     observe, outbound,
-    plan::NodePlan,
-    publication,
+    plan::{self, NodePlan},
+    publication, registry,
     reserve::{Reserved, ensure_images, image_names, reserve},
     start::{self, Bootstrap},
 };
@@ -228,6 +228,8 @@ async fn make(
         return Ok(Created { name: name.to_owned(), context: String::new(), kubeconfig: PathBuf::new() });
     }
 
+    // Before anything is pulled: a registry may be a cache of where the images are.
+    registry::tell_nodes(paths, name, reporter).await?;
     phase(reporter, "Writing configuration 📜", configure(&nodes, reporter)).await?;
 
     let (admin_conf, client) = kubernetes::bring_up(paths, &nodes, &around, config, reporter).await?;
@@ -242,6 +244,8 @@ async fn make(
     let written = steps.run(move || kubeconfig::merge_into(&locations, &admin));
     let written = trace::step("", "write kubeconfig").over(written).await?;
     state::save_cluster(paths, &ClusterRecord { phase: Phase::Ready, ..record })?;
+    // Only now: whoever makes a registry from here on tells the cluster himself.
+    registry::tell_cluster(paths, name, &client, reporter).await?;
     Ok(Created { name: name.to_owned(), context: kubeconfig::key(name), kubeconfig: written })
 }
 
@@ -262,7 +266,7 @@ fn outbound<'a>(
             ),
         );
     }
-    outbound::variables(network, networking, nodes, lookup)
+    outbound::variables(network, plan::subnet_pool().ok(), networking, nodes, lookup)
 }
 
 /// Makes the nodes side by side, and the ports that lead to them. Returns what starts the load balancer as well, where there

@@ -99,19 +99,8 @@ pub(super) async fn remove_all(
     if errors.is_empty() {
         let _host = state::host_lock(paths, reporter).await?;
         errors.extend(state::remove_cluster(paths, name).err());
-        if errors.is_empty() && state::cluster_names(paths)?.is_empty() {
-            // Whoever makes a cluster now waits for the lock before it makes anything below these.
-            for directory in [&paths.run().join("clusters"), paths.run()] {
-                let _ = fs_err::remove_dir(directory);
-            }
-            match host::restore(paths) {
-                Ok(restored) => {
-                    for setting in restored {
-                        reporter.message(1, &format!("restored {setting}"));
-                    }
-                }
-                Err(error) => errors.push(error),
-            }
+        if errors.is_empty() {
+            errors.extend(leave_host(paths, reporter).err());
         }
     }
     if errors.is_empty() {
@@ -119,6 +108,24 @@ pub(super) async fn remove_all(
     } else {
         Err(Error::Leftovers { cluster: name.to_owned(), errors })
     }
+}
+
+/// Leaves the host as it was before the first cluster or registry, if none is left. The caller holds the host's lock.
+///
+/// # Errors
+/// What restoring a kernel setting says.
+pub(super) fn leave_host(paths: &Paths, reporter: &dyn Reporter) -> Result<()> {
+    if state::anything_left(paths)? {
+        return Ok(());
+    }
+    // Whoever makes a cluster now waits for the lock before it makes anything below these.
+    for directory in [&paths.run().join("clusters"), &paths.run().join("registries"), paths.run()] {
+        let _ = fs_err::remove_dir(directory);
+    }
+    for setting in host::restore(paths)? {
+        reporter.message(1, &format!("restored {setting}"));
+    }
+    Ok(())
 }
 
 /// The network of a cluster that was killed before it wrote down which: its names are made of the cluster's.

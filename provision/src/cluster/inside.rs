@@ -5,17 +5,111 @@
 
 use std::{
     io::{self, Read, Write},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use kiln_runtime::Process;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 
 use crate::{Error, Result};
 
+/// The files of a node that runs, or of the upper directory of one that does not.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    node: String,
+}
+
+impl Tree {
+    /// The tree with this directory as its root.
+    ///
+    /// # Errors
+    /// [`Error::NodeFile`] when it is not there.
+    pub(super) fn open(node: &str, root: &Path) -> Result<Self> {
+        let root = open_root(root).map_err(node_error("open", node, "/"))?;
+        Ok(Self { root, node: node.to_owned() })
+    }
+
+    /// The content of a file; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::NodeFile`] naming node and path.
+    pub(super) fn read(&self, path: &str) -> Result<Option<String>> {
+        let mut text = String::new();
+        let read =
+            open_in(&self.root, path, OFlags::RDONLY).and_then(|mut file| file.read_to_string(&mut text));
+        match read {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(node_error("read", &self.node, path)(error)),
+        }
+    }
+
+    /// Replaces the content of a file, and makes the directories above it.
+    ///
+    /// # Errors
+    /// [`Error::NodeFile`] naming node and path.
+    pub(super) fn write(&self, path: &str, content: &str) -> Result<()> {
+        make_directories(&self.root, path)
+            .and_then(|()| open_in(&self.root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC))
+            .and_then(|mut file| file.write_all(content.as_bytes()))
+            .map_err(node_error("write", &self.node, path))
+    }
+
+    /// The names in a directory; none when there is none.
+    ///
+    /// # Errors
+    /// [`Error::NodeFile`] naming node and path.
+    pub(super) fn list(&self, path: &str) -> Result<Vec<String>> {
+        let list = || -> io::Result<Vec<String>> {
+            let directory = open_in(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut names = Vec::new();
+            for entry in rustix::fs::Dir::read_from(&directory)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if name != "." && name != ".." {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        };
+        match list() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(node_error("list", &self.node, path)),
+        }
+    }
+
+    /// Removes a file of a directory, and the directory with it when nothing else is there.
+    ///
+    /// # Errors
+    /// [`Error::NodeFile`] naming node and path.
+    pub(super) fn remove(&self, parent: &str, directory: &str, file: &str) -> Result<()> {
+        let remove = || -> io::Result<()> {
+            let above = open_in(&self.root, parent, OFlags::PATH | OFlags::DIRECTORY)?;
+            let within =
+                open_in(&self.root, &format!("{parent}/{directory}"), OFlags::PATH | OFlags::DIRECTORY)?;
+            rustix::fs::unlinkat(&within, file, AtFlags::empty())?;
+            match rustix::fs::unlinkat(&above, directory, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY) | Ok(()) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        remove().map_err(node_error("remove", &self.node, &format!("{parent}/{directory}/{file}")))
+    }
+}
+
+fn open_root(root: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 fn open(process: &Process, path: &str, flags: OFlags) -> io::Result<std::fs::File> {
-    let root =
-        rustix::fs::open(process.root(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    open_in(open_root(&process.root())?, path, flags)
+}
+
+fn open_in(root: impl AsFd, path: &str, flags: OFlags) -> io::Result<std::fs::File> {
     let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     Ok(openat2(root, Path::new(path), flags | OFlags::CLOEXEC, mode, resolve)?.into())
@@ -40,7 +134,7 @@ pub(super) fn read(process: &Process, node: &str, path: &str) -> Result<String> 
 pub(super) fn write(process: &Process, node: &str, path: &str, content: &str) -> Result<()> {
     open(process, path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)
         .and_then(|mut file| file.write_all(content.as_bytes()))
-        .map_err(write_error(node, path))
+        .map_err(node_error("write", node, path))
 }
 
 /// Writes a file of the node that only its root may read, and makes the directories above it.
@@ -48,18 +142,20 @@ pub(super) fn write(process: &Process, node: &str, path: &str, content: &str) ->
 /// # Errors
 /// [`Error::NodeFile`] naming node and path.
 pub(super) fn write_private(process: &Process, node: &str, path: &str, content: &str) -> Result<()> {
-    make_directories(process, path).map_err(write_error(node, path))?;
+    open_root(&process.root())
+        .and_then(|root| make_directories(&root, path))
+        .map_err(node_error("write", node, path))?;
     open(process, path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)
         .and_then(|mut file| {
             rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
             file.write_all(content.as_bytes())
         })
-        .map_err(write_error(node, path))
+        .map_err(node_error("write", node, path))
 }
 
 /// Makes the directories above a path, each resolved as the file itself will be.
-fn make_directories(process: &Process, path: &str) -> io::Result<()> {
-    let mut parent = open(process, "/", OFlags::PATH | OFlags::DIRECTORY)?;
+fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let mut parent = open_in(root, "/", OFlags::PATH | OFlags::DIRECTORY)?;
     let directories = Path::new(path).parent().into_iter().flat_map(Path::components);
     let mut above = String::from("/");
     for component in directories {
@@ -69,12 +165,12 @@ fn make_directories(process: &Process, path: &str) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         above = format!("{above}/{}", name.to_string_lossy());
-        parent = open(process, &above, OFlags::PATH | OFlags::DIRECTORY)?;
+        parent = open_in(root, &above, OFlags::PATH | OFlags::DIRECTORY)?;
     }
     Ok(())
 }
 
-fn write_error(node: &str, path: &str) -> impl FnOnce(io::Error) -> Error {
+fn node_error(what: &'static str, node: &str, path: &str) -> impl FnOnce(io::Error) -> Error {
     let (node, path) = (node.to_owned(), path.to_owned());
-    move |source| Error::NodeFile { what: "write", node, path, source }
+    move |source| Error::NodeFile { what, node, path, source }
 }

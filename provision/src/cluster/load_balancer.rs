@@ -134,8 +134,8 @@ fn container_spec(paths: &Paths, around: &Surroundings, plan: &BalancerPlan) -> 
     })
 }
 
-/// Waits until the balancer listens at the address, or has ended, or the time is up.
-async fn listens(process: &Process, address: SocketAddr) -> bool {
+/// Waits until a container listens at the address, or has ended, or the time is up.
+pub(super) async fn listens(process: &Process, address: SocketAddr) -> bool {
     let deadline = Instant::now() + TIMEOUT;
     while process.is_alive() && Instant::now() < deadline {
         if TcpStream::connect(address).await.is_ok() {

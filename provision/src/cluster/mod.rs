@@ -26,6 +26,7 @@ mod plan;
 mod preview;
 mod publication;
 mod query;
+pub mod registry;
 mod reserve;
 mod start;
 mod status;

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use kiln_network::Network;
 
 use crate::config::Networking;
@@ -20,9 +20,10 @@ const EXCEPTIONS: &str = "NO_PROXY";
 const SERVICES: [&str; 3] = [".svc", ".svc.cluster", ".svc.cluster.local"];
 
 /// The variables for a cluster's nodes as `NAME=VALUE`, made of those that `lookup` finds; none without any of them.
-/// `nodes` are the names of all nodes, the load balancer's among them.
+/// `nodes` are the names of all nodes, the load balancer's among them; `pool` has all networks of Kiln's.
 pub(super) fn variables<'a>(
     network: &Network,
+    pool: Option<Ipv4Net>,
     networking: &Networking,
     nodes: impl IntoIterator<Item = &'a str>,
     lookup: impl Fn(&str) -> Option<String>,
@@ -34,6 +35,8 @@ pub(super) fn variables<'a>(
     }
     let subnets = network.ipv4.map(IpNet::V4).into_iter().chain(network.ipv6.map(IpNet::V6));
     let mut exceptions: Vec<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    // Registries come and go while a node keeps its variables.
+    exceptions.extend(pool.map(|pool| pool.to_string()));
     exceptions.extend(own_exceptions);
     exceptions.push(networking.service_subnet.as_str().to_owned());
     exceptions.push(networking.pod_subnet.as_str().to_owned());
@@ -120,7 +123,7 @@ mod tests {
         let lookup = |name: &str| {
             env.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
         };
-        variables(&network(), &networking(), ["c-control-plane", "c-worker"], lookup)
+        variables(&network(), None, &networking(), ["c-control-plane", "c-worker"], lookup)
     }
 
     #[test]
@@ -155,9 +158,11 @@ mod tests {
     fn both_networks_of_a_cluster_are_exceptions() {
         let network = Network { ipv6: Some("fd00:6b69::/64".parse().unwrap()), ..network() };
         let networking = Networking::new(IpFamily::Dual);
-        let made =
-            variables(&network, &networking, [], |name| (name == "HTTP_PROXY").then(|| "p:1".to_owned()));
-        let expected = "NO_PROXY=172.30.1.0/24,fd00:6b69::/64,10.96.0.0/16,fd00:10:96::/112,\
+        let pool = "172.30.0.0/16".parse().ok();
+        let made = variables(&network, pool, &networking, [], |name| {
+            (name == "HTTP_PROXY").then(|| "p:1".to_owned())
+        });
+        let expected = "NO_PROXY=172.30.1.0/24,fd00:6b69::/64,172.30.0.0/16,10.96.0.0/16,fd00:10:96::/112,\
                         10.244.0.0/16,fd00:10:244::/56,.svc,.svc.cluster,.svc.cluster.local";
         assert_eq!(made[2], expected);
     }

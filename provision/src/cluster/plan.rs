@@ -1,7 +1,7 @@
 //! What a cluster will be, decided before anything is made.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -104,16 +104,13 @@ pub(super) async fn choose_network(
     cluster: &str,
     networking: &config::Networking,
 ) -> Result<Network> {
-    let pool: Ipv4Net = pool("KILN_SUBNET_POOL", DEFAULT_POOL)?;
+    let pool = subnet_pool()?;
     let mut taken = kiln_network::occupied_subnets().await?;
     taken.extend(networking.pod_subnet.nets());
     taken.extend(networking.service_subnet.nets());
-    for other in state::cluster_names(paths)? {
-        // A damaged record must not keep others from being made; the host's routes show what is in use.
-        if let Ok(Some(record)) = state::load_cluster(paths, &other) {
-            taken.extend(record.network.ipv4.map(IpNet::V4));
-            taken.extend(record.network.ipv6.map(IpNet::V6));
-        }
+    for other in state::reservations(paths)? {
+        taken.extend(other.network.ipv4.map(IpNet::V4));
+        taken.extend(other.network.ipv6.map(IpNet::V6));
     }
     let exhausted = |pool: IpNet| {
         let overlaps = |net: &&IpNet| kiln_network::overlap(pool, **net);
@@ -133,6 +130,14 @@ pub(super) async fn choose_network(
         ipv6,
         mtu: kiln_network::uplink_mtu().await?,
     })
+}
+
+/// What the networks of all clusters and registries are in.
+///
+/// # Errors
+/// [`Error::SubnetPool`].
+pub(super) fn subnet_pool() -> Result<Ipv4Net> {
+    pool("KILN_SUBNET_POOL", DEFAULT_POOL)
 }
 
 fn pool<N: std::str::FromStr>(variable: &'static str, default: &str) -> Result<N> {
@@ -214,8 +219,17 @@ fn target(endpoint: &Endpoint, listen: IpAddr) -> Option<IpAddr> {
     if listen.is_ipv4() { ipv4.or(ipv6) } else { ipv6.or(ipv4) }
 }
 
-/// A port in use: by which cluster (or by this one), and where.
+/// A port in use: by whom (none for this cluster itself), and where.
 type Taken = (Option<String>, Protocol, SocketAddr);
+
+/// The port of `127.0.0.1` that a registry is to answer on: a free one for 0.
+///
+/// # Errors
+/// [`Error::PortTaken`].
+pub(super) fn registry_port(paths: &Paths, port: u16) -> Result<u16> {
+    let (listen, wanted) = (IpAddr::V4(Ipv4Addr::LOCALHOST), (port != 0).then_some(port));
+    Ok(claim_port(&mut published_ports(paths)?, listen, wanted, Protocol::Tcp)?.port())
+}
 
 fn claim_port(
     taken: &mut Vec<Taken>,
@@ -229,8 +243,8 @@ fn claim_port(
     let found = match port {
         Some(port) => {
             let wanted = SocketAddr::new(address, port);
-            if let Some(cluster) = clashes(taken, wanted) {
-                let by = cluster.map_or_else(|| "this cluster".to_owned(), |name| format!("cluster {name}"));
+            if let Some(owner) = clashes(taken, wanted) {
+                let by = owner.unwrap_or_else(|| "this cluster".to_owned());
                 return Err(Error::PortTaken { address: wanted, by: Some(by) });
             }
             if !kiln_network::port_is_free(address, port, protocol) {
@@ -258,11 +272,10 @@ fn claim_port(
 
 fn published_ports(paths: &Paths) -> Result<Vec<Taken>> {
     let mut ports = Vec::new();
-    for name in state::cluster_names(paths)? {
-        if let Ok(Some(record)) = state::load_cluster(paths, &name) {
-            for port in record.ports {
-                ports.push((Some(name.clone()), port.protocol, SocketAddr::new(port.listen, port.host_port)));
-            }
+    for other in state::reservations(paths)? {
+        for port in other.ports {
+            let host = SocketAddr::new(port.listen, port.host_port);
+            ports.push((Some(other.owner.clone()), port.protocol, host));
         }
     }
     Ok(ports)
@@ -286,8 +299,6 @@ pub(super) fn api_mapping(api: SocketAddr, endpoint: &Endpoint) -> Option<PortMa
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn network() -> Network {

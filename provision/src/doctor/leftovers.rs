@@ -1,4 +1,4 @@
-//! Clusters that a killed run left half made or half removed.
+//! Clusters and registries that a killed run left half made or half removed.
 
 use super::Finding;
 use crate::{
@@ -9,21 +9,39 @@ use crate::{
 const CHECK: &str = "leftovers";
 
 pub(super) fn finding(paths: &Paths) -> Finding {
-    let abandoned = match abandoned(paths) {
-        Ok(abandoned) => abandoned,
+    let found = abandoned(paths).and_then(|clusters| Ok((clusters, abandoned_registries(paths)?)));
+    let (clusters, registries) = match found {
+        Ok(found) => found,
         Err(error) => {
             let cure = error.hint().unwrap_or_else(|| "run doctor as root".to_owned());
             return Finding::warning(CHECK, error.to_string(), cure);
         }
     };
-    let Some(first) = abandoned.first() else {
-        return Finding::ok(CHECK, "none");
+    let cure = match (clusters.first(), registries.first()) {
+        (Some(first), _) => format!("kiln delete cluster --name {first}"),
+        (None, Some(first)) => format!("kiln registry delete {first}"),
+        (None, None) => return Finding::ok(CHECK, "none"),
     };
-    Finding::warning(
-        CHECK,
-        format!("of killed runs: {}", abandoned.join(", ")),
-        format!("kiln delete cluster --name {first}"),
-    )
+    let registries = registries.into_iter().map(|name| format!("registry {name}"));
+    let all: Vec<_> = clusters.into_iter().chain(registries).collect();
+    Finding::warning(CHECK, format!("of killed runs: {}", all.join(", ")), cure)
+}
+
+/// The registries that are neither complete nor being worked on.
+fn abandoned_registries(paths: &Paths) -> Result<Vec<String>> {
+    let unfinished = || -> Result<Vec<String>> {
+        let names = state::registry_names(paths)?.into_iter();
+        let ready = |name: &str| matches!(state::load_registry(paths, name), Ok(Some(record)) if record.phase == Phase::Ready);
+        Ok(names.filter(|name| !ready(name)).collect())
+    };
+    if unfinished()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Looked at again under the lock, as for clusters.
+    match state::try_registry_lock(paths)? {
+        Some(_lock) => unfinished(),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The clusters that are neither complete nor being worked on.
@@ -69,5 +87,14 @@ mod tests {
         assert_eq!(found.cure.as_deref(), Some("kiln delete cluster --name b"));
         drop(worker);
         assert_eq!(finding(&paths).detail, "of killed runs: a, b");
+        fs::create_dir_all(paths.registry("r")).unwrap();
+        let registry = state::try_registry_lock(&paths).unwrap().unwrap();
+        assert_eq!(finding(&paths).detail, "of killed runs: a, b");
+        drop(registry);
+        assert_eq!(finding(&paths).detail, "of killed runs: a, b, registry r");
+        for name in ["a", "b"] {
+            fs::remove_dir(paths.cluster(name)).unwrap();
+        }
+        assert_eq!(finding(&paths).cure.as_deref(), Some("kiln registry delete r"));
     }
 }

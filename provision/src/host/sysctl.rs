@@ -1,7 +1,8 @@
 //! Kernel settings that clusters change for the whole host, and their way back.
 //!
 //! Kiln turns forwarding on, and every kubelet sets how the kernel treats memory, panics and keys, as it would on a
-//! machine of its own. The values from before the first cluster are kept in `host.json` until the last one is gone.
+//! machine of its own. The values from before the first cluster are kept in `host.json` until the last one is gone. Registries need forwarding, and
+//! count.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +57,7 @@ pub fn remember(paths: &Paths) -> Result<()> {
     Host::new(paths).remember()
 }
 
-/// When no cluster is left: gives every setting that differs its former value back and forgets the values. Returns
+/// When no cluster and no registry is left: gives every setting that differs its former value back and forgets the values. Returns
 /// what was changed. To be called after a cluster's state is gone, under the host's lock.
 ///
 /// Forwarding stays on when there are bridges of other programs by then: they most likely depend on it.
@@ -65,7 +66,7 @@ pub fn remember(paths: &Paths) -> Result<()> {
 /// [`Error::Sysctl`] for the first setting that could not be restored, after all were tried; calling it again repeats
 /// the attempt.
 pub fn restore(paths: &Paths) -> Result<Vec<Restored>> {
-    if !state::cluster_names(paths)?.is_empty() {
+    if state::anything_left(paths)? {
         return Ok(Vec::new());
     }
     Host::new(paths).restore()

@@ -59,9 +59,20 @@ pub fn try_cluster_lock(paths: &Paths, name: &str) -> Result<Option<Lock>> {
 /// # Errors
 /// As [`cluster_lock`].
 pub fn is_locked(paths: &Paths, name: &str) -> Result<bool> {
-    let path = cluster_path(paths, name)?;
-    let failed = |source| Error::Lock { path: path.clone(), source };
-    let file = match fs::File::open(&path) {
+    is_held(&cluster_path(paths, name)?)
+}
+
+/// Whether somebody is changing registries, as [`is_locked`] tells of clusters.
+///
+/// # Errors
+/// As [`registry_lock`].
+pub fn registries_locked(paths: &Paths) -> Result<bool> {
+    is_held(&registry_path(paths))
+}
+
+fn is_held(path: &Path) -> Result<bool> {
+    let failed = |source| Error::Lock { path: path.to_owned(), source };
+    let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed(error)),
@@ -80,6 +91,27 @@ pub fn is_locked(paths: &Paths, name: &str) -> Result<bool> {
 /// [`Error::Lock`] when the lock file cannot be used.
 pub async fn host_lock(paths: &Paths, reporter: &dyn Reporter) -> Result<Lock> {
     wait(paths.locks().join("host.lock"), "waiting for another kiln", reporter).await
+}
+
+/// Waits for the lock of all registries, and of what nodes know of them. Whoever needs the host's lock too takes this one
+/// first.
+///
+/// # Errors
+/// [`Error::Lock`] when the lock file cannot be used.
+pub async fn registry_lock(paths: &Paths, reporter: &dyn Reporter) -> Result<Lock> {
+    wait(registry_path(paths), "waiting for another kiln on registries", reporter).await
+}
+
+/// The lock of all registries if nobody has it, `None` if somebody does.
+///
+/// # Errors
+/// As [`registry_lock`].
+pub fn try_registry_lock(paths: &Paths) -> Result<Option<Lock>> {
+    acquire(&registry_path(paths), FlockOperation::NonBlockingLockExclusive)
+}
+
+fn registry_path(paths: &Paths) -> PathBuf {
+    paths.locks().join("registries.lock")
 }
 
 fn cluster_path(paths: &Paths, name: &str) -> Result<PathBuf> {

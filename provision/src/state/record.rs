@@ -216,7 +216,7 @@ fn node_file(paths: &Paths, cluster: &str, node: &str) -> PathBuf {
     paths.node(cluster, node).join("node.json")
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     // The version first: a later layout may lack what this one requires, and "damaged" would be the wrong word for it.
     let Some(value) = read_json::<serde_json::Value>(path)? else {
         return Ok(None);
@@ -232,7 +232,7 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 /// The names of the directories in `path`; none when it does not exist.
-fn directories(path: &Path) -> Result<Vec<String>> {
+pub(super) fn directories(path: &Path) -> Result<Vec<String>> {
     let failed = |source| Error::File { what: "list the state", source };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
