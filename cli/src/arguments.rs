@@ -12,6 +12,7 @@ mod image;
 mod load;
 mod logs;
 mod node;
+mod registry;
 mod trace;
 
 use std::ffi::{OsStr, OsString};
@@ -28,10 +29,13 @@ pub(crate) use cluster::{
 };
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Df, Doctor, Man};
-pub(crate) use image::{Build, BuildCommand, BuildNodeImage, Images, ImagesCommand, ImagesLs};
+pub(crate) use image::{
+    Build, BuildCommand, BuildNodeImage, BuildRegistryImage, Images, ImagesCommand, ImagesLs,
+};
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use logs::{Logs, Top};
 pub(crate) use node::{Copy, Exec, Kubectl, Ps, Shell};
+pub(crate) use registry::{Registry, RegistryCommand, RegistryCreate, RegistryDelete, RegistryLs};
 pub(crate) use trace::{Trace, TraceCommand, TraceShow};
 
 use crate::candidates;
@@ -141,7 +145,9 @@ pub(crate) enum Command {
     Load(Load),
     /// Images in nodes and on this host
     Images(Images),
-    /// Build a node image
+    /// Registries on this host, for the nodes of all clusters
+    Registry(Registry),
+    /// Build a node image, or the image of a registry
     Build(Build),
     /// Begin, check and render cluster configurations
     Config(Config),
@@ -332,6 +338,7 @@ mod tests {
             "kiln export",
             "kiln load",
             "kiln images",
+            "kiln registry",
             "kiln build",
             "kiln config",
         ] {
@@ -353,7 +360,7 @@ mod tests {
             }
         }
         for format in ["text", "wide", "json", "yaml"] {
-            for listing in ["get clusters", "get nodes", "images ls", "doctor"] {
+            for listing in ["get clusters", "get nodes", "images ls", "registry ls", "doctor"] {
                 parse(&format!("kiln {listing} -o {format}")).expect(listing);
             }
         }

@@ -40,6 +40,11 @@ pub(crate) fn nodes() -> Vec<CompletionCandidate> {
     proposed(nodes_of)
 }
 
+/// The registries.
+pub(crate) fn registries() -> Vec<CompletionCandidate> {
+    proposed(|line| state::registry_names(&line.paths).unwrap_or_default())
+}
+
 /// The images in this host's store, as short as they can be written.
 pub(crate) fn images() -> Vec<CompletionCandidate> {
     proposed(|line| {

@@ -20,6 +20,7 @@ mod load;
 mod logs;
 mod man;
 mod preview;
+mod registry;
 mod top;
 mod trace;
 mod version;
@@ -31,7 +32,7 @@ use kiln_provision::Paths;
 use crate::{
     arguments::{
         BenchCommand, BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand,
-        GetCommand, ImagesCommand, LoadCommand, TraceCommand,
+        GetCommand, ImagesCommand, LoadCommand, RegistryCommand, TraceCommand,
     },
     failure::{Context, Failure},
     shell::Shell,
@@ -124,8 +125,15 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
             Some(ImagesCommand::Ls(arguments)) => images::ls(session, &arguments),
             None => return missing(),
         },
+        Command::Registry(group) => match group.command {
+            Some(RegistryCommand::Create(arguments)) => registry::create(session, &arguments),
+            Some(RegistryCommand::Delete(arguments)) => registry::delete(session, &arguments),
+            Some(RegistryCommand::Ls(arguments)) => registry::ls(session, &arguments),
+            None => return missing(),
+        },
         Command::Build(group) => match group.command {
             Some(BuildCommand::NodeImage(arguments)) => build::node_image(session, &arguments),
+            Some(BuildCommand::RegistryImage(arguments)) => build::registry_image(session, &arguments),
             None => return missing(),
         },
         Command::Config(group) => match group.command {

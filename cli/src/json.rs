@@ -68,6 +68,29 @@ pub(crate) struct Node {
     pub(crate) ports: Vec<Port>,
 }
 
+/// An element of `registry ls -o json`.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Registry {
+    /// The registry's name.
+    pub(crate) name: String,
+    /// `running`, `exited`, `changing` or `broken`.
+    pub(crate) state: &'static str,
+    /// By which images are pushed from this host and named by pods, such as `localhost:5001`.
+    pub(crate) host: Option<String>,
+    /// By which pods can name them, too, such as `kiln-registry:5000`.
+    pub(crate) node_host: Option<String>,
+    /// Where nodes and pods reach it.
+    pub(crate) address: Option<String>,
+    /// What it is a cache of, as a URL.
+    pub(crate) proxy: Option<String>,
+    /// The image that it runs.
+    pub(crate) image: Option<String>,
+    /// When it was made or started again, as RFC 3339 has it.
+    pub(crate) created: Option<String>,
+    /// How its process ended, when it has.
+    pub(crate) exit: Option<Exit>,
+}
+
 /// A port of the host that leads to a node.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Port {

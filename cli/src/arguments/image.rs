@@ -53,6 +53,16 @@ pub(crate) struct Build {
 pub(crate) enum BuildCommand {
     /// Build a node image from Debian packages and Go modules
     NodeImage(BuildNodeImage),
+    /// Build the image that registries are made of, as `kiln registry create` does when it is missing
+    RegistryImage(BuildRegistryImage),
+}
+
+/// `build registry-image`
+#[derive(Debug, Args)]
+pub(crate) struct BuildRegistryImage {
+    /// Make everything anew, in place of what earlier builds kept
+    #[arg(long)]
+    pub(crate) no_cache: bool,
 }
 
 /// `build node-image`

@@ -1,4 +1,4 @@
-//! `build node-image`
+//! `build node-image` and `build registry-image`
 
 use kiln_provision::{
     build::{self, BuildOptions},
@@ -7,7 +7,7 @@ use kiln_provision::{
 
 use super::{Session, block_on, version::architecture, version_tag};
 use crate::{
-    arguments::BuildNodeImage,
+    arguments::{BuildNodeImage, BuildRegistryImage},
     failure::{Context, Failure, require_root},
     progress::Progress,
     signal,
@@ -31,6 +31,22 @@ pub(super) fn node_image(session: &Session, arguments: &BuildNodeImage) -> Resul
         let progress = Progress::new(&session.shell);
         signal::until_interrupted(async {
             build::node_image(&session.paths, &store, &options, &progress).await.context(FAILED)
+        })
+        .await
+    })?;
+    session.shell.status(&format!("Built image {} ({})", image.name.familiar(), image.manifest));
+    Ok(())
+}
+
+/// Builds the image of a registry into the host's store.
+pub(super) fn registry_image(session: &Session, arguments: &BuildRegistryImage) -> Result<(), Failure> {
+    const FAILED: &str = "failed to build the registry's image";
+    require_root("building an image")?;
+    let store = Store::open(&session.paths.images()).context(FAILED)?;
+    let image = block_on(async {
+        let progress = Progress::new(&session.shell);
+        signal::until_interrupted(async {
+            build::registry_image(&session.paths, &store, arguments.no_cache, &progress).await.context(FAILED)
         })
         .await
     })?;
