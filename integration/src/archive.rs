@@ -38,6 +38,25 @@ impl TestImage {
         digest(&self.config)
     }
 
+    /// What its manifest names, with digests.
+    #[must_use]
+    pub fn blobs(&self) -> [(String, &[u8]); 2] {
+        [&self.layer, &self.config].map(|content| (digest(content), content.as_slice()))
+    }
+
+    /// Its manifest, with the media type.
+    #[must_use]
+    pub fn manifest(&self) -> (&'static str, Vec<u8>) {
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &self.config),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &self.layer)],
+        });
+        (kind, manifest.to_string().into_bytes())
+    }
+
     /// What `docker save` wrote until version 25.
     #[must_use]
     pub fn docker_archive(&self, name: &str) -> Vec<u8> {
@@ -53,17 +72,11 @@ impl TestImage {
     /// An OCI archive whose index also names a variant for another platform, which is not in it.
     #[must_use]
     pub fn oci_archive(&self, name: &str) -> Vec<u8> {
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &self.config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &self.layer)],
-        });
-        let manifest = manifest.to_string().into_bytes();
+        let (kind, manifest) = self.manifest();
         let config: Value = serde_json::from_slice(&self.config).expect("it was made here");
-        let mut own = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+        let mut own = descriptor(kind, &manifest);
         own["platform"] = json!({ "os": "linux", "architecture": config["architecture"] });
-        let mut other = descriptor("application/vnd.oci.image.manifest.v1+json", b"not here");
+        let mut other = descriptor(kind, b"not here");
         other["platform"] = json!({ "os": "linux", "architecture": "riscv64" });
         let variants = index(&[other, own]);
         let mut top = descriptor("application/vnd.oci.image.index.v1+json", &variants);

@@ -59,6 +59,7 @@ impl Fixture {
         ];
         let kiln = Kiln::new(binary, environment);
         remove_clusters(&kiln);
+        remove_registries(&kiln, &state_root);
         let scope = Scope { binary: kiln.binary().to_owned(), state_root, run_root, temporary };
         let before = Snapshot::take(&scope);
         Some(Self { kiln, scope, before, directory, _lock: lock })
@@ -163,6 +164,7 @@ impl Drop for Fixture {
                 let args = ["delete", "cluster", "--name", name];
                 let _ = self.kiln.command().args(args).status();
             }
+            remove_registries(&self.kiln, &self.scope.state_root);
         }
     }
 }
@@ -194,6 +196,19 @@ fn prepare() -> Result<(PathBuf, TempDir, File), String> {
 fn remove_clusters(kiln: &Kiln) {
     for name in clusters(kiln).iter().filter(|name| name.starts_with(PREFIX)) {
         let _ = kiln.run(&["delete", "cluster", "--name", name]).succeeded();
+    }
+}
+
+/// Removes the registries of tests, and what they have kept.
+fn remove_registries(kiln: &Kiln, state_root: &Path) {
+    for directory in ["registries", "registry-data"] {
+        for entry in fs_err::read_dir(state_root.join(directory)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(PREFIX) {
+                eprintln!("cleaning up registry {}", name.display());
+                let _ = kiln.command().args(["registry", "delete"]).arg(name).status();
+            }
+        }
     }
 }
 
