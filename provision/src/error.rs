@@ -241,6 +241,41 @@ pub enum Error {
         looked: Vec<String>,
     },
 
+    // === registries ===
+    /// An image could not be pulled.
+    #[error("failed to pull image {image} from {registry}")]
+    Pull {
+        /// Its name.
+        image: String,
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<crate::registry::Problem>,
+    },
+    /// An image could not be pushed.
+    #[error("failed to push image {image} to {registry}")]
+    Push {
+        /// What it was to be called.
+        image: String,
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<crate::registry::Problem>,
+    },
+    /// Somebody uses the image store in a way that nothing may be taken away from it.
+    #[error("the image store is in use: another kiln pulls, pushes, builds or starts nodes")]
+    StoreInUse,
+    /// Clusters have nodes of an image.
+    #[error("image {image} is used by {}", clusters.join(", "))]
+    ImageInUse {
+        /// Its name.
+        image: String,
+        /// The clusters.
+        clusters: Vec<String>,
+    },
+
     // === build ===
     /// The host lacks programs that building a node image needs.
     #[error("building a node image needs {}", missing.join("; "))]

@@ -20,8 +20,17 @@ impl Error {
             | Self::NoSuchNode { node: name, known }
             | Self::NoNodes { cluster: name, known }
             | Self::UnknownNode { node: name, known } => Some(meant(name, known)),
-            Self::NoSuchImage { .. } => Some(
-                "`kiln build node-image` builds the default one, `kiln images ls` shows what there is"
+            Self::NoSuchImage { image } if image.starts_with("kiln/node:") => Some(
+                "`kiln build node-image` builds the default one, `kiln images ls --host` shows what there is"
+                    .to_owned(),
+            ),
+            Self::NoSuchImage { image } => Some(format!(
+                "`kiln images pull {image}` pulls it, `kiln images ls --host` shows what there is"
+            )),
+            Self::Pull { source, .. } | Self::Push { source, .. } => source.hint(),
+            Self::StoreInUse => Some("try again when it is done".to_owned()),
+            Self::ImageInUse { .. } => Some(
+                "delete the clusters first; --force takes the name away, and what their nodes use stays"
                     .to_owned(),
             ),
             Self::NotImages { .. } => Some(
@@ -40,7 +49,7 @@ impl Error {
                 Some(format!("it is for {}", present.join(", ")))
             }
             Self::ImageNotFound { .. } => Some(
-                "build or pull it with docker or podman, or bring it as a file with `kiln load image-archive`"
+                "check its name; or build it with docker or podman, or bring it as a file with `kiln load image-archive`"
                     .to_owned(),
             ),
             Self::NodeNotRunning { node } => {

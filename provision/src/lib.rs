@@ -28,6 +28,7 @@ mod paths;
 mod pki;
 mod progress;
 mod proxy;
+pub mod registry;
 mod service;
 pub mod state;
 mod template;

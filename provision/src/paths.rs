@@ -40,6 +40,12 @@ impl Paths {
         self.state.join("images")
     }
 
+    /// How registries are reached: a directory for each, with a `hosts.toml` as containerd has it.
+    #[must_use]
+    pub fn certs(&self) -> PathBuf {
+        self.state.join("certs.d")
+    }
+
     /// Intermediate results of image builds, keyed by their recipe.
     #[must_use]
     pub fn build_cache(&self) -> PathBuf {

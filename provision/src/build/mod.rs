@@ -142,6 +142,8 @@ pub async fn node_image(
     let preloaded = build.phase("Unpacking container images 🫙", unpacking).await?;
     build
         .phase(&format!("Writing {} 💾", options.image.familiar()), async {
+            // The layers have no name before the image has one.
+            let _promise = store.share()?;
             let (debian, node, preloaded) = tokio::try_join!(
                 layer::packed(&build, store, "debian", &debian.key, &debian.root),
                 layer::packed(&build, store, "node", &node.key, &node.root),

@@ -191,9 +191,11 @@ async fn make(
     let store = Store::open(&paths.images())?;
     let wanted = image_names(options);
     let title = format!("Ensuring node image ({}) 🖼", wanted[0].split('@').next().unwrap_or_default());
+    // Until the nodes have records that say what they stand on.
+    let sharing = store.clone();
+    let promise = steps.run(move || sharing.share()).await?;
     let images = phase(reporter, &title, async {
-        reporter.step("looking for layers, unpacking new ones");
-        trace::step("", "ensure images").over(ensure_images(&store, &wanted, steps)).await
+        trace::step("", "ensure images").over(ensure_images(paths, &store, &wanted, steps, reporter)).await
     })
     .await?;
 
@@ -218,6 +220,7 @@ async fn make(
     let title = format!("Preparing nodes {}", "📦 ".repeat(reserved.nodes.len()));
     let (nodes, balancer) =
         phase(reporter, &title, prepare(paths, reserved, &around, config, reporter, steps)).await?;
+    drop(promise);
     if let Some(balancer) = balancer {
         phase(reporter, "Configuring the external load balancer ⚖️", balancer).await?;
     }

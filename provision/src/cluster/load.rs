@@ -11,7 +11,8 @@ use super::{Cancel, blocking::Steps, engine};
 use crate::{
     Error, Outcome, Paths, Reporter, Result,
     containerd::{Containerd, ImportImage, ImportOptions},
-    image::{Bundle, BundleImage, Parking, Reference, Store},
+    image::{Bundle, BundleImage, Image, Parking, Reference, Store},
+    registry::{self, RegistryOptions},
     state::{self, NodeRole},
 };
 
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where images come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadSource {
-    /// Docker's or Podman's store if the host has one of them and it has the image, otherwise Kiln's own.
+    /// Docker's or Podman's store if the host has one of them and it has the image, otherwise Kiln's own. What is in none
+    /// of them is pulled into Kiln's.
     Name(String),
     /// A file that `docker save` has written, or an OCI archive; compressed with gzip or zstd, or not.
     Archive(PathBuf),
@@ -58,7 +60,7 @@ pub async fn load(
     let targets = connect(paths, options).await?;
     let store = Store::open(&paths.images())?;
     let import = ImportOptions { unpack: options.unpack, ..ImportOptions::default() };
-    let load = Load { targets, store, import, reporter, cancel };
+    let load = Load { paths, targets, store, import, reporter, cancel };
     let mut done = Vec::new();
     for source in sources {
         if done.contains(&source) {
@@ -122,6 +124,7 @@ async fn connect(paths: &Paths, options: &LoadOptions) -> Result<Vec<Target>> {
 
 /// What all images of one operation share.
 struct Load<'a> {
+    paths: &'a Paths,
     targets: Vec<Target>,
     store: Store,
     import: ImportOptions,
@@ -148,16 +151,39 @@ impl Load<'_> {
                 None
             }
         };
-        let Some(image) = image else {
-            looked.push(format!("the image store {} does not have it", self.store.root().display()));
-            return Err(Error::ImageNotFound { image: name.to_owned(), looked });
+        // What it is loaded from must not be taken away meanwhile.
+        let _promise = self.store.share()?;
+        let image = match image {
+            Some(image) => {
+                let place = self.store.root().display();
+                self.reporter.message(0, &format!("Image {name:?} comes from the image store {place}"));
+                image
+            }
+            None => {
+                looked.push(format!("the image store {} does not have it", self.store.root().display()));
+                let not_found = |looked| Error::ImageNotFound { image: name.to_owned(), looked };
+                let Some(reference) = reference.ok().filter(registry::is_on_registries) else {
+                    return Err(not_found(looked));
+                };
+                match self.pulled(&reference).await {
+                    Err(Error::Pull { source, .. }) => {
+                        looked.push(format!("{}: {}", reference.domain(), with_causes(&source)));
+                        return Err(not_found(looked));
+                    }
+                    image => image?,
+                }
+            }
         };
-        self.reporter.message(
-            0,
-            &format!("Image {name:?} comes from the image store {}", self.store.root().display()),
-        );
         let names = vec![image.name.to_string()];
         self.place(name, &ImportImage::from_store(&self.store, &image, names)?, None).await
+    }
+
+    /// Pulls an image that is not on this host.
+    async fn pulled(&self, name: &Reference) -> Result<Image> {
+        let options = RegistryOptions::default();
+        let pulling = registry::pull(self.paths, name, &options, self.reporter);
+        let title = format!("Pulling image {:?} from {}", name.familiar(), name.domain());
+        Ok(self.phase(&title, pulling).await?.image)
     }
 
     /// Loads an image that a program of the host has.
@@ -322,6 +348,17 @@ impl Load<'_> {
             () = self.cancel.triggered() => Err(Error::Interrupted),
         }
     }
+}
+
+/// An error in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 fn on(target: &Target, error: Error) -> Error {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     CreateOptions,
     blocking::Steps,
+    images::find_or_pull,
     load_balancer::BalancerPlan,
     plan::{self, NodePlan},
 };
@@ -46,11 +47,19 @@ pub(super) fn image_names(options: &CreateOptions) -> Vec<String> {
     options.config.nodes.iter().map(of).collect()
 }
 
-/// Finds each image in the store, unpacked.
-pub(super) async fn ensure_images(store: &Store, names: &[String], steps: &Steps) -> Result<Vec<NodeImage>> {
+/// Finds each image in the store, unpacked; what is not there is pulled.
+pub(super) async fn ensure_images(
+    paths: &Paths,
+    store: &Store,
+    names: &[String],
+    steps: &Steps,
+    reporter: &dyn Reporter,
+) -> Result<Vec<NodeImage>> {
     let mut images = Vec::new();
     for name in names {
-        let image = plan::find_image(store, name)?;
+        reporter.step(&format!("looking for {name}"));
+        let image = find_or_pull(paths, store, name, reporter).await?;
+        reporter.step("looking for layers, unpacking new ones");
         let (store, copy) = (store.clone(), image.clone());
         let layers = steps.run(move || store.unpack(&copy)).await?;
         let kubernetes_version = plan::kubernetes_version(&image, &layers)?;

@@ -49,6 +49,14 @@ pub(super) struct Entry {
     segments: Vec<Segment>,
 }
 
+impl Entry {
+    /// Whether the file has holes.
+    pub(super) fn is_sparse(&self) -> bool {
+        // The segments have been checked: they are in order and their sum does not overflow.
+        self.segments.iter().map(|segment| segment.length).sum::<u64>() != self.size
+    }
+}
+
 /// What precedes an entry and changes it.
 #[derive(Default)]
 struct Extension {
@@ -114,8 +122,7 @@ impl<R: BufRead> Archive<R> {
     /// Passes on the content of the entry that came last. A file with holes is an error: nothing that is read this way
     /// has any.
     pub(super) fn write_content(&mut self, entry: &Entry, target: &mut impl Write) -> io::Result<()> {
-        // The segments have been checked: they are in order and their sum does not overflow.
-        if entry.segments.iter().map(|segment| segment.length).sum::<u64>() != entry.size {
+        if entry.is_sparse() {
             return Err(invalid("it has a sparse file"));
         }
         entry.segments.iter().try_for_each(|segment| self.copy(segment.length, target))

@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::{Digest, Reference, Store};
 use crate::{Error, Result};
 
+pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(super) const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Indexes that may lie in each other. Real ones do not nest.
-pub(super) const MAX_DEPTH: u32 = 4;
+pub(crate) const MAX_DEPTH: u32 = 4;
 
 /// An image in the store, for this host's platform.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Image {
     pub name: Reference,
     /// The digest of its manifest: what identifies its content.
     pub manifest: Digest,
+    /// What kind of manifest it is: OCI's or Docker's.
+    pub manifest_type: String,
     /// How it wants to be run.
     pub config: ImageConfiguration,
     /// What it is made of, bottom first.
@@ -111,7 +114,8 @@ pub fn write_image(
     let (digest, manifest_size) = store.put_blob(&to_json(name, &manifest)?)?;
     store.tag(name, &Descriptor::new(MediaType::ImageManifest, manifest_size, digest))?;
     let size = manifest_size + config_size + layers.iter().map(|layer| layer.size).sum::<u64>();
-    Ok(Image { name: name.clone(), manifest: digest, config, layers, size })
+    let manifest_type = MediaType::ImageManifest.to_string();
+    Ok(Image { name: name.clone(), manifest: digest, manifest_type, config, layers, size })
 }
 
 /// Reads what `descriptor`, a manifest or an index of them, describes.
@@ -139,31 +143,53 @@ pub(super) fn read_image(store: &Store, name: &Reference, descriptor: &Descripto
     let documents = (bytes.len() + config_bytes.len()) as u64;
     // Sizes are claims of the manifest: absurd ones must not overflow.
     let size = layers.iter().fold(documents, |sum, layer| sum.saturating_add(layer.size));
-    Ok(Image { name: name.clone(), manifest: digest, config, layers, size })
+    let manifest_type = descriptor.media_type().to_string();
+    Ok(Image { name: name.clone(), manifest: digest, manifest_type, config, layers, size })
 }
 
 /// Follows indexes to the manifest for this host.
 fn resolve(store: &Store, name: &Reference, mut descriptor: Descriptor) -> Result<Descriptor> {
     for _ in 0..MAX_DEPTH {
-        let media_type = descriptor.media_type();
-        if *media_type != MediaType::ImageIndex && media_type.as_ref() != DOCKER_MANIFEST_LIST {
+        if !is_index(&descriptor) {
             return Ok(descriptor);
         }
         let index: ImageIndex = from_json(name, &store.read_blob(&Digest::try_from(descriptor.digest())?)?)?;
-        let fits = |entry: &&Descriptor| {
-            // A manifest without a platform is for any.
-            entry.platform().as_ref().is_none_or(|platform| {
-                *platform.os() == Os::Linux && *platform.architecture() == Arch::default()
-            })
-        };
-        descriptor = index
-            .manifests()
-            .iter()
-            .find(fits)
-            .ok_or_else(|| invalid(name, &format!("it has no variant for linux/{}", Arch::default())))?
-            .clone();
+        let fitting = for_this_host(index.manifests());
+        let none = || invalid(name, &format!("it has no variant for linux/{}", Arch::default()));
+        descriptor = (*fitting.first().ok_or_else(none)?).clone();
     }
     Err(invalid(name, "its indexes are nested too deeply"))
+}
+
+pub(crate) fn is_index(entry: &Descriptor) -> bool {
+    *entry.media_type() == MediaType::ImageIndex || entry.media_type().as_ref() == DOCKER_MANIFEST_LIST
+}
+
+pub(crate) fn is_manifest(entry: &Descriptor) -> bool {
+    *entry.media_type() == MediaType::ImageManifest || entry.media_type().as_ref() == DOCKER_MANIFEST
+}
+
+/// The entries of an index that this host runs: those that say so before those that say nothing, which are for any.
+pub(crate) fn for_this_host(entries: &[Descriptor]) -> Vec<&Descriptor> {
+    let mut fitting: Vec<_> =
+        entries.iter().filter(|entry| (is_index(entry) || is_manifest(entry)) && fits(entry)).collect();
+    fitting.sort_by_key(|entry| entry.platform().is_none());
+    fitting
+}
+
+/// Whether an entry is for this host. One without a platform is for any.
+pub(super) fn fits(entry: &Descriptor) -> bool {
+    entry
+        .platform()
+        .as_ref()
+        .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == Arch::default())
+}
+
+/// The platforms of an index's entries, for people. Signatures and the like are for none.
+pub(crate) fn platforms(entries: &[Descriptor]) -> Vec<String> {
+    let platforms = entries.iter().filter_map(|entry| entry.platform().as_ref());
+    let known = platforms.filter(|platform| *platform.os() != Os::Other("unknown".to_owned()));
+    known.map(|platform| format!("{}/{}", platform.os(), platform.architecture())).collect()
 }
 
 /// JSON that is the same for the same value: maps of labels and annotations have no order of their own.

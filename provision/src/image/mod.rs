@@ -4,7 +4,11 @@
 //! it, plus `layers/HEX/fs`: the unpacked layers by the digest of their uncompressed archive, in the form overlayfs
 //! wants as lower directories. Several processes may use one store at once. Whatever is being written lives in
 //! `tmp/` under a lock of its writer and is renamed into place when it is complete, verified and on disk; what a
-//! killed process left there is removed by the next one.
+//! killed process left there is removed by the next one. Blobs that come from afar are in `partial/` until they are
+//! complete: another pull goes on with what a cut one has left there, for a day.
+//!
+//! What nothing refers to goes by [`Store::prune`] only, and not while anybody has a promise ([`Store::share`]) that
+//! all stays.
 //!
 //! A [`Bundle`] is somebody else's: the images of an archive or of another layout, on their way into nodes. What an
 //! archive holds is parked in `tmp/` and never becomes part of the store.
@@ -23,6 +27,7 @@ mod materialise;
 mod oci_index;
 mod pack;
 mod parked;
+mod partial;
 mod pax;
 mod reference;
 mod scratch;
@@ -32,19 +37,25 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod usage;
+mod verification;
 
 pub use blob::BlobWriter;
 pub use bundle::{Bundle, BundleImage, Document};
 pub use digest::Digest;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
+pub(crate) use manifest::{MAX_DEPTH, for_this_host, is_index, is_manifest, platforms};
 pub use materialise::materialise;
 pub use oci_spec::image::{Descriptor, ImageConfiguration};
 pub(crate) use pack::archive_tree;
 pub use pack::pack_layer;
 pub use parked::Parking;
+pub use partial::Partial;
 pub use reference::Reference;
-pub use store::Store;
+pub use store::{InUse, Store};
 pub(crate) use unpack::extract_tree;
+pub use usage::{ImageUsage, Pruned};
+pub use verification::{Damage, Verified};
 
 use std::{io, path::Path};
 

@@ -1,23 +1,21 @@
 //! The images of an `index.json`, as OCI image layouts, OCI archives and newer ones of `docker save` have it.
 
-use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os};
+use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest};
 
 use super::{
     Digest, Layer, Reference,
     bundle::{BundleImage, Config, Content, Document, invalid},
     index,
-    manifest::{DOCKER_MANIFEST_LIST, MAX_DEPTH},
+    manifest::{MAX_DEPTH, fits, for_this_host, is_index, is_manifest, platforms},
 };
 use crate::{Error, Result};
-
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// The images of an `index.json`. Entries of the same image are its names; entries for other platforms are none.
 pub(super) fn images(content: &Content, index: &[u8]) -> Result<Vec<BundleImage>> {
     let index: ImageIndex = serde_json::from_slice(index).map_err(|error| content.not_images(error))?;
-    let described: Vec<_> =
-        index.manifests().iter().filter(|entry| is_index(entry) || is_manifest(entry)).collect();
-    let usable: Vec<_> = described.iter().copied().filter(|entry| fits(entry)).collect();
+    let mut described = index.manifests().clone();
+    described.retain(|entry| is_index(entry) || is_manifest(entry));
+    let usable: Vec<_> = described.iter().filter(|entry| fits(entry)).collect();
     if let (true, Some(first)) = (usable.is_empty(), described.first()) {
         let called = name(first).map_or_else(|| first.digest().to_string(), |name| name.familiar());
         return Err(no_platform(content, &called, &described));
@@ -88,14 +86,10 @@ fn document(content: &Content, image: &str, descriptor: &Descriptor, what: &str)
     Ok(Document { digest, media_type: descriptor.media_type().to_string(), bytes })
 }
 
-/// The entry of an index that this host runs: one that says so before one that says nothing, and one that is there
-/// before one that is not.
+/// The entry of an index that this host runs, and one that is there before one that is not.
 fn choose(content: &Content, image: &str, index: &Document) -> Result<Descriptor> {
     let index: ImageIndex = serde_json::from_slice(&index.bytes).map_err(|error| invalid(image, error))?;
-    let entries: Vec<_> =
-        index.manifests().iter().filter(|entry| is_index(entry) || is_manifest(entry)).collect();
-    let mut fitting: Vec<_> = entries.iter().copied().filter(|entry| fits(entry)).collect();
-    fitting.sort_by_key(|entry| entry.platform().is_none());
+    let fitting = for_this_host(index.manifests());
     for entry in &fitting {
         if content.size(&Digest::try_from(entry.digest())?)?.is_some() {
             return Ok((*entry).clone());
@@ -106,33 +100,15 @@ fn choose(content: &Content, image: &str, index: &Document) -> Result<Descriptor
             let what = format!("its manifest {} for linux/{}", entry.digest(), Arch::default());
             Err(content.missing(image, what))
         }
-        None => Err(no_platform(content, image, &entries)),
+        None => Err(no_platform(content, image, index.manifests())),
     }
 }
 
-fn is_index(entry: &Descriptor) -> bool {
-    *entry.media_type() == MediaType::ImageIndex || entry.media_type().as_ref() == DOCKER_MANIFEST_LIST
-}
-
-fn is_manifest(entry: &Descriptor) -> bool {
-    *entry.media_type() == MediaType::ImageManifest || entry.media_type().as_ref() == DOCKER_MANIFEST
-}
-
-/// Whether an entry is for this host. One without a platform is for any.
-fn fits(entry: &Descriptor) -> bool {
-    entry
-        .platform()
-        .as_ref()
-        .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == Arch::default())
-}
-
-fn no_platform(content: &Content, image: &str, entries: &[&Descriptor]) -> Error {
-    let platforms = entries.iter().filter_map(|entry| entry.platform().as_ref());
-    let known = platforms.filter(|platform| *platform.os() != Os::Other("unknown".to_owned()));
+fn no_platform(content: &Content, image: &str, entries: &[Descriptor]) -> Error {
     Error::NoPlatform {
         origin: content.origin.clone(),
         image: image.to_owned(),
         platform: format!("linux/{}", Arch::default()),
-        present: known.map(|platform| format!("{}/{}", platform.os(), platform.architecture())).collect(),
+        present: platforms(entries),
     }
 }

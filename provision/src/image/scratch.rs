@@ -127,6 +127,23 @@ pub(super) fn sweep(tmp: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// Takes a shared lock of a directory: any number may have it, but nobody while somebody has the exclusive one.
+pub(super) fn share_directory(path: &Path) -> io::Result<File> {
+    let directory = open(path)?;
+    retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockShared))?;
+    Ok(directory.into())
+}
+
+/// Takes the lock of a directory if nobody has it.
+pub(super) fn try_lock_directory(path: &Path) -> io::Result<Option<File>> {
+    let directory = open(path)?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(directory.into())),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Takes the lock of a directory for as long as the returned file lives; waits for it.
 pub(super) fn lock_directory(path: &Path) -> io::Result<File> {
     let directory = open(path)?;
@@ -143,7 +160,7 @@ fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Whether `path` (still) leads to the open file.
-fn is_at(file: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
+pub(super) fn is_at(file: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
     let here = rustix::fs::fstat(file)?;
     match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(there) => Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)),
@@ -152,7 +169,7 @@ fn is_at(file: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     if fs_err::symlink_metadata(path)?.is_dir() {
         fs_err::remove_dir_all(path)
     } else {
@@ -161,7 +178,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the directory entry of `path` survive a crash.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => fs_err::File::open(parent)?.sync_all(),
         None => Ok(()),

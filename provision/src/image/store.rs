@@ -17,6 +17,7 @@ use super::{
     failed,
     index::{self, Index},
     manifest::read_image,
+    partial::{self, PARTIAL, Partial},
     scratch::{self, ScratchDirectory},
     stream::{Compression, decompress},
     unpack::{MAX_BYTES, extract},
@@ -36,6 +37,10 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// A promise that content stays, for as long as this lives; see [`Store::share`].
+#[derive(Debug)]
+pub struct InUse(#[expect(dead_code, reason = "it is held, not used")] std::fs::File);
+
 impl Store {
     /// Opens the store in the directory `root` (the same as [`Paths::images`](crate::Paths::images)), makes it if it
     /// is missing, and removes what killed processes left half-written.
@@ -46,7 +51,7 @@ impl Store {
         let store = Self { root: root.to_owned() };
         let opened = || -> io::Result<()> {
             // Layers hold set-uid programs and devices of strangers: other users of the host must not reach them.
-            for directory in ["blobs/sha256", "layers", "tmp"] {
+            for directory in ["blobs/sha256", "layers", PARTIAL, "tmp"] {
                 DirBuilder::new().recursive(true).mode(0o700).create(root.join(directory))?;
             }
             let layout = root.join("oci-layout");
@@ -74,7 +79,9 @@ impl Store {
     /// # Errors
     /// Something cannot be removed.
     pub fn sweep(&self) -> Result<usize> {
-        scratch::sweep(&self.tmp())
+        let stale = partial::sweep(&self.root, partial::KEPT);
+        stale
+            .and_then(|stale| Ok(stale + scratch::sweep(&self.tmp())?))
             .map_err(failed("remove what an earlier process left in the image store", &self.root))
     }
 
@@ -102,6 +109,26 @@ impl Store {
     /// No temporary file can be made.
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         BlobWriter::create(self.root.clone())
+    }
+
+    /// Takes a blob that is to be downloaded, or continued: `None` if it is there. While another process downloads it,
+    /// this waits; `waits` is called before.
+    ///
+    /// # Errors
+    /// The partial file cannot be made or read.
+    pub fn partial_blob(&self, digest: &Digest, waits: impl FnOnce()) -> Result<Option<Partial>> {
+        Partial::take(&self.root, digest, waits)
+            .map_err(failed(format!("make a file for blob {digest}"), &self.root))
+    }
+
+    /// A promise that nothing is taken away from the store: to be held by whoever puts content in before it has a name,
+    /// and by whoever uses content that no record of a node protects yet. Waits while [`prune`](Self::prune) works.
+    ///
+    /// # Errors
+    /// The store cannot be locked.
+    pub fn share(&self) -> Result<InUse> {
+        let lock = scratch::share_directory(&self.root.join("blobs"));
+        lock.map(InUse).map_err(failed("lock the image store", &self.root))
     }
 
     /// A place for the content of an archive that is being read; see [`Bundle`](super::Bundle).
@@ -143,7 +170,7 @@ impl Store {
         Ok(bytes)
     }
 
-    fn open_blob(&self, digest: &Digest) -> Result<fs_err::File> {
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<fs_err::File> {
         fs_err::File::open(self.blob_path(digest)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::BlobMissing { digest: *digest },
             _ => failed(format!("read blob {digest}"), &self.root)(error),
@@ -187,6 +214,23 @@ impl Store {
     pub fn image(&self, name: &Reference) -> Result<Option<Image>> {
         let index = Index::read(&self.root)?;
         index.find(name).map(|(name, descriptor)| read_image(self, name, descriptor)).transpose()
+    }
+
+    /// What a name stands for: a manifest, or an index of several; `None` if no image has it.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn descriptor(&self, name: &Reference) -> Result<Option<Descriptor>> {
+        Ok(Index::read(&self.root)?.find(name).map(|(_, descriptor)| descriptor.clone()))
+    }
+
+    /// The image that `descriptor`, a manifest or an index in the store, describes, as one of this name, which it need
+    /// not have.
+    ///
+    /// # Errors
+    /// The image is incomplete, damaged or not for this host.
+    pub fn read_image(&self, name: &Reference, descriptor: &Descriptor) -> Result<Image> {
+        read_image(self, name, descriptor)
     }
 
     /// All images, sorted by name.
@@ -286,7 +330,7 @@ impl Store {
         scratch.publish(&destination).map_err(failed(what(), &self.root))
     }
 
-    fn tmp(&self) -> PathBuf {
+    pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
 }
