@@ -30,7 +30,8 @@ pub(crate) use cluster::{
 pub(crate) use config::{Config, ConfigCommand, ConfigInit, ConfigRender, ConfigValidate};
 pub(crate) use host::{Completion, CompletionShell, Df, Doctor, Man};
 pub(crate) use image::{
-    Build, BuildCommand, BuildNodeImage, BuildRegistryImage, Images, ImagesCommand, ImagesLs,
+    Build, BuildCommand, BuildNodeImage, BuildRegistryImage, Images, ImagesCommand, ImagesInspect, ImagesLs,
+    ImagesPull, ImagesRm, ImagesVerify, Push,
 };
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use logs::{Logs, Top};
@@ -147,6 +148,10 @@ pub(crate) enum Command {
     Images(Images),
     /// Registries on this host, for the nodes of all clusters
     Registry(Registry),
+    /// Push an image of this host's store to a registry
+    ///
+    /// What the registry has is not sent again. Credentials are Docker's, as for "kiln images pull".
+    Push(Push),
     /// Build a node image, or the image of a registry
     Build(Build),
     /// Begin, check and render cluster configurations

@@ -21,8 +21,10 @@ mod logs;
 mod man;
 mod preview;
 mod registry;
+mod store;
 mod top;
 mod trace;
+mod transfer;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -123,6 +125,11 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
         },
         Command::Images(group) => match group.command {
             Some(ImagesCommand::Ls(arguments)) => images::ls(session, &arguments),
+            Some(ImagesCommand::Pull(arguments)) => transfer::pull(session, &arguments),
+            Some(ImagesCommand::Rm(arguments)) => store::rm(session, &arguments),
+            Some(ImagesCommand::Inspect(arguments)) => store::inspect(session, &arguments),
+            Some(ImagesCommand::Prune) => store::prune(session),
+            Some(ImagesCommand::Verify(arguments)) => store::verify(session, &arguments),
             None => return missing(),
         },
         Command::Registry(group) => match group.command {
@@ -131,6 +138,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
             Some(RegistryCommand::Ls(arguments)) => registry::ls(session, &arguments),
             None => return missing(),
         },
+        Command::Push(arguments) => transfer::push(session, &arguments),
         Command::Build(group) => match group.command {
             Some(BuildCommand::NodeImage(arguments)) => build::node_image(session, &arguments),
             Some(BuildCommand::RegistryImage(arguments)) => build::registry_image(session, &arguments),

@@ -324,6 +324,67 @@ pub(crate) struct Image {
     pub(crate) digest: String,
     /// The size of what a registry would send for it, in bytes.
     pub(crate) size: u64,
+    /// Bytes out of `size` that other images of the store have in common with it. With `--host` only, as what follows.
+    pub(crate) shared_size: Option<u64>,
+    /// Bytes on the disk of its unpacked layers, shared ones included.
+    pub(crate) unpacked_size: Option<u64>,
+    /// The clusters that were made from it.
+    pub(crate) clusters: Option<Vec<String>>,
+}
+
+/// An element of `images inspect -o json`.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct InspectedImage {
+    /// The image's full name.
+    pub(crate) name: String,
+    /// The digest of its manifest for this host.
+    pub(crate) digest: String,
+    /// The size of what a registry would send for it, in bytes.
+    pub(crate) size: u64,
+    /// The operating system it is for.
+    pub(crate) os: String,
+    /// The architecture it is for, such as `amd64`.
+    pub(crate) architecture: String,
+    /// When it was made, as it says itself.
+    pub(crate) created: Option<String>,
+    /// The program and its fixed arguments.
+    pub(crate) entrypoint: Vec<String>,
+    /// Default arguments after the entry point's.
+    pub(crate) cmd: Vec<String>,
+    /// The environment as `NAME=VALUE`.
+    pub(crate) env: Vec<String>,
+    /// Labels by their names.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What it is made of, bottom first.
+    pub(crate) layers: Vec<Layer>,
+    /// The clusters that were made from it.
+    pub(crate) clusters: Vec<String>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Layer {
+    /// The digest of the layer as stored.
+    pub(crate) digest: String,
+    /// The digest of its uncompressed archive.
+    pub(crate) diff_id: String,
+    /// What kind of archive it is.
+    pub(crate) media_type: String,
+    /// Bytes as stored.
+    pub(crate) size: u64,
+    /// Whether it is unpacked on this host.
+    pub(crate) unpacked: bool,
+}
+
+/// An element of `images verify -o json`.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Damage {
+    /// `image`, `blob` or `layer`.
+    pub(crate) kind: &'static str,
+    /// The image's name, or the digest.
+    pub(crate) name: String,
+    /// What is wrong, for people.
+    pub(crate) problem: String,
 }
 
 /// An element of `doctor -o json`.
@@ -418,6 +479,9 @@ mod tests {
             serde_json::to_value(Port::default()),
             serde_json::to_value(Exit::default()),
             serde_json::to_value(Image::default()),
+            serde_json::to_value(InspectedImage::default()),
+            serde_json::to_value(Layer::default()),
+            serde_json::to_value(Damage::default()),
             serde_json::to_value(Check::default()),
             serde_json::to_value(PlannedCluster::default()),
             serde_json::to_value(PlannedNode::default()),

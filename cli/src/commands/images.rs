@@ -21,6 +21,7 @@ pub(super) fn ls(session: &Session, arguments: &ImagesLs) -> Result<(), Failure>
             session.shell.status("There are no images.");
             Ok(())
         }
+        Format::Text if arguments.host => session.shell.result(&render_host(&list)),
         Format::Text => session.shell.result(&render(&list)),
         Format::Wide => session.shell.result(&render_wide(&list)),
     }
@@ -29,16 +30,20 @@ pub(super) fn ls(session: &Session, arguments: &ImagesLs) -> Result<(), Failure>
 fn of_host(session: &Session) -> Result<Vec<json::Image>, Failure> {
     let what = "failed to list the images of this host";
     let store = Store::open(&session.paths.images()).context(what)?;
-    let images = store.images().context(what)?;
-    Ok(images
-        .into_iter()
-        .map(|image| json::Image {
+    let mut list = Vec::new();
+    for usage in store.usage().context(what)? {
+        let clusters = cluster::image_users(&session.paths, &usage.image.name).context(what)?;
+        list.push(json::Image {
             node: None,
-            name: image.name.to_string(),
-            digest: image.manifest.to_string(),
-            size: image.size,
-        })
-        .collect())
+            name: usage.image.name.to_string(),
+            digest: usage.image.manifest.to_string(),
+            size: usage.image.size,
+            shared_size: Some(usage.shared),
+            unpacked_size: Some(usage.unpacked),
+            clusters: Some(clusters),
+        });
+    }
+    Ok(list)
 }
 
 fn of_nodes(session: &Session, arguments: &ImagesLs) -> Result<Vec<json::Image>, Failure> {
@@ -62,6 +67,7 @@ fn of_nodes(session: &Session, arguments: &ImagesLs) -> Result<Vec<json::Image>,
                 name: image.name,
                 digest: image.digest,
                 size: image.size,
+                ..json::Image::default()
             }));
         }
         Ok(list)
@@ -70,9 +76,6 @@ fn of_nodes(session: &Session, arguments: &ImagesLs) -> Result<Vec<json::Image>,
 
 /// A table; with a column for the node when there is more than one.
 fn render(list: &[json::Image]) -> String {
-    let short = |digest: &str| {
-        digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(SHORT_DIGEST).collect::<String>()
-    };
     let many = list.iter().any(|image| image.node != list[0].node);
     if many {
         let row = |image: &json::Image| {
@@ -84,6 +87,23 @@ fn render(list: &[json::Image]) -> String {
         let row = |image: &json::Image| [image.name.clone(), short(&image.digest), table::bytes(image.size)];
         table::render(["IMAGE", "DIGEST", "SIZE"], &list.iter().map(row).collect::<Vec<_>>())
     }
+}
+
+/// A table of the host's images: what they take, and who uses them.
+fn render_host(list: &[json::Image]) -> String {
+    let bytes = |count: Option<u64>| table::bytes(count.unwrap_or_default());
+    let row = |image: &json::Image| {
+        let clusters = image.clusters.clone().unwrap_or_default().join(", ");
+        let digest = short(&image.digest);
+        let (size, shared) = (table::bytes(image.size), bytes(image.shared_size));
+        [image.name.clone(), digest, size, shared, bytes(image.unpacked_size), clusters]
+    };
+    let header = ["IMAGE", "DIGEST", "SIZE", "SHARED", "UNPACKED", "CLUSTERS"];
+    table::render(header, &list.iter().map(row).collect::<Vec<_>>())
+}
+
+fn short(digest: &str) -> String {
+    digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(SHORT_DIGEST).collect()
 }
 
 /// A table of everything: digests whole and sizes in bytes, for whoever compares them.
@@ -105,6 +125,7 @@ mod tests {
             name: String::from("registry.k8s.io/pause:3.10"),
             digest: String::from("sha256:0123456789abcdef"),
             size: 320_000,
+            ..json::Image::default()
         }
     }
 
