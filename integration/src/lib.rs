@@ -22,6 +22,7 @@ pub mod kiln;
 pub mod namespace;
 pub mod oracle;
 pub mod outside;
+pub mod registry;
 pub mod running;
 pub mod steps;
 
@@ -32,5 +33,6 @@ pub use hub::Hub;
 pub use kiln::Kiln;
 pub use namespace::Namespace;
 pub use outside::Outside;
+pub use registry::{Registry, Tools};
 pub use running::{Finished, Running};
 pub use steps::Steps;

@@ -334,8 +334,9 @@ fn images_are_loaded(fixture: &Fixture, steps: &mut Steps) {
         load(&["-"], &archive[..archive.len() / 2]).refused(&["standard input is truncated"]);
         load(&["/nonexistent.tar"], b"").refused(&["/nonexistent.tar"]);
         load(&[file, "--nodes", "it-none"], b"").refused(&["unknown node: \"it-none\""]);
-        let missing = kiln.run(&["load", "docker-image", "-n", CLUSTER, "example.org/it/none:1"]);
-        missing.refused(&["example.org/it/none:1", "image store"]);
+        // Nothing listens there, so a pull fails at once.
+        let missing = kiln.run(&["load", "docker-image", "-n", CLUSTER, "localhost:9/it/none:1"]);
+        missing.refused(&["localhost:9/it/none:1", "image store"]);
         kiln.run(&["load", "image-archive", "-n", "it-none", file]).refused(&["no nodes found", "it-none"]);
     });
     steps.step("loading leaves nothing in the host's store", || {
