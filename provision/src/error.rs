@@ -326,6 +326,16 @@ pub enum Error {
         /// What is mounted in it.
         mount: PathBuf,
     },
+    /// Something that a node image was to be made from and cannot be.
+    #[error("{what} is nothing to build a node image from: {reason}")]
+    BuildSource {
+        /// The directory, file, address or image, or the option that asks for it.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do instead.
+        cure: String,
+    },
     /// A version of Kubernetes that does not exist, or is none.
     #[error("there is no Kubernetes {version:?}")]
     KubernetesVersion {

@@ -124,6 +124,7 @@ impl Error {
             Self::MountInCache { mount, .. } => {
                 Some(format!("unmount it with `umount -R {}`", mount.display()))
             }
+            Self::BuildSource { cure, .. } => Some(cure.clone()),
             Self::KubernetesVersion { .. } => {
                 Some("a version is a released one in full, such as v1.34.4".to_owned())
             }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use kiln_provision::registry::{Mirror, RegistryOptions};
@@ -154,7 +154,7 @@ pub(crate) struct Build {
 /// What can be built.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BuildCommand {
-    /// Build a node image from Debian packages and Go modules
+    /// Build a node image from a release of Kubernetes, a source tree or an archive of its programs
     NodeImage(BuildNodeImage),
     /// Build the image that registries are made of, as `kiln registry create` does when it is missing
     RegistryImage(BuildRegistryImage),
@@ -171,23 +171,25 @@ pub(crate) struct BuildRegistryImage {
 /// `build node-image`
 #[derive(Debug, Args)]
 pub(crate) struct BuildNodeImage {
-    /// What kind builds from; Kiln builds from Go modules, see --kubernetes-version
-    #[arg(value_name = "SOURCE")]
+    /// A version, the directory of a source tree, or the file or address of a kubernetes-server-linux-ARCH.tar.gz
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub(crate) source: Option<String>,
     /// Name of the image [default: kiln/node:VERSION]
     #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     pub(crate) image: Option<String>,
-    /// Version of Kubernetes
-    #[arg(long, value_name = "VERSION", default_value = kiln_provision::build::DEFAULT_KUBERNETES_VERSION)]
-    pub(crate) kubernetes_version: String,
+    #[arg(long, value_name = "VERSION", help = format!(
+        "Version of Kubernetes; with a source tree, the one its programs report [default: {}]",
+        kiln_provision::build::DEFAULT_KUBERNETES_VERSION,
+    ))]
+    pub(crate) kubernetes_version: Option<String>,
     /// Make everything anew, in place of what earlier builds kept
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// kind's kind of source: url, file, release, ci or source; none of them is to be had here
+    /// What SOURCE is: url, file, release or source, instead of what it looks like
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) source_type: Option<String>,
-    /// kind's image to build on; Kiln builds on Debian packages
-    #[arg(long, value_name = "IMAGE")]
+    /// Image of this host's store to build on, in place of Debian packages
+    #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     pub(crate) base_image: Option<String>,
     /// Architecture of the image; only that of this host
     #[arg(long, value_name = "ARCH")]

@@ -15,6 +15,9 @@ use super::{
     image_names::ImageNames,
     program::Program,
     recipe::{self, Key},
+    server_archive,
+    source::Source,
+    tree::Tree,
     version::KubernetesVersion,
 };
 use crate::{Error, Result};
@@ -22,7 +25,11 @@ use crate::{Error, Result};
 /// Every program of the node image, and the names that its container images must have.
 #[derive(Debug)]
 pub(super) struct Programs {
+    /// The version of Kubernetes.
+    pub(super) version: KubernetesVersion,
     components: Vec<(&'static str, Compiled)>,
+    /// Whether Kubernetes has come as programs and images, and not as source.
+    pub(super) has_images: bool,
     /// What kubeadm will look for.
     pub(super) names: ImageNames,
 }
@@ -64,10 +71,10 @@ impl Programs {
 }
 
 /// Compiles everything that is not in the cache.
-pub(super) async fn all(build: &Build<'_>, version: &KubernetesVersion) -> Result<Programs> {
+pub(super) async fn all(build: &Build<'_>, source: &Source) -> Result<Programs> {
     let mut components = Vec::new();
-    let kubernetes = component(build, &KUBERNETES, version, &version.to_string()).await?;
-    let names = list_images(build, &kubernetes.directory.join("kubeadm"), version).await?;
+    let (version, kubernetes) = kubernetes(build, source).await?;
+    let names = list_images(build, &kubernetes.directory.join("kubeadm"), &version).await?;
     components.push((KUBERNETES.name, kubernetes));
     for entry in ALL {
         let wanted = match entry.name {
@@ -76,10 +83,34 @@ pub(super) async fn all(build: &Build<'_>, version: &KubernetesVersion) -> Resul
             name if name == COREDNS.name => names.coredns_version()?,
             _ => entry.pinned_version().to_owned(),
         };
-        components.push((entry.name, component(build, entry, version, &wanted).await?));
+        components.push((entry.name, component(build, entry, &version, &wanted).await?));
     }
     components.push((PAUSE, pause(build).await?));
-    Ok(Programs { components, names })
+    let has_images = matches!(source, Source::Archive(_) | Source::Url(_));
+    Ok(Programs { version, components, has_images, names })
+}
+
+/// Kubernetes from wherever it is to come from.
+async fn kubernetes(build: &Build<'_>, source: &Source) -> Result<(KubernetesVersion, Compiled)> {
+    match source {
+        Source::Release(version) => {
+            let version: KubernetesVersion = version.parse()?;
+            let compiled = component(build, &KUBERNETES, &version, &version.to_string()).await?;
+            Ok((version, compiled))
+        }
+        Source::Tree { directory, version } => {
+            let tree = Tree::open(directory, version.as_deref(), build.reporter).await?;
+            let compiled = tree.compile(build).await?;
+            Ok((tree.version, compiled))
+        }
+        Source::Archive(path) => server_archive::unpacked(build, path, &path.display().to_string()).await,
+        Source::Url(url) => {
+            let scratch = build.cache.scratch()?;
+            let path = scratch.path().join("archive");
+            server_archive::download(build, url, &path).await?;
+            server_archive::unpacked(build, &path, url).await
+        }
+    }
 }
 
 /// Asks the kubeadm that will set the clusters up which images it wants.

@@ -129,22 +129,11 @@ impl Component {
             .expect("each module of the recipe requires what it is named after")
     }
 
-    /// The arguments for the linker. `version` is that of Kubernetes, which its programs report and compare.
+    /// The arguments for the linker. `version` is that of Kubernetes.
     pub(super) fn linker_flags(&self, version: &KubernetesVersion) -> String {
         let mut flags = "-s -w".to_owned();
         if self.name == KUBERNETES.name {
-            let (major, minor) = (version.major(), version.minor());
-            for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
-                let values = [
-                    format!("gitVersion={version}"),
-                    format!("gitMajor={major}"),
-                    format!("gitMinor={minor}"),
-                    "gitTreeState=clean".to_owned(),
-                ];
-                for value in values {
-                    flags.push_str(&format!(" -X {package}.{value}"));
-                }
-            }
+            flags.push_str(&stamp(version, "clean", None));
         }
         if let Some(variable) = self.version_variable {
             flags.push_str(&format!(" -X {variable}={}", self.pinned_version()));
@@ -163,6 +152,25 @@ impl Component {
             Some(last) => last,
         })
     }
+}
+
+/// The linker's arguments for the version that Kubernetes' programs report and compare, as its own build sets them. The
+/// state is that of the tree they are compiled from: `clean`, `dirty` or `archive`.
+pub(super) fn stamp(version: &KubernetesVersion, state: &str, commit: Option<&str>) -> String {
+    let mut values = vec![
+        format!("gitVersion={version}"),
+        format!("gitMajor={}", version.major()),
+        format!("gitMinor={}", version.minor()),
+        format!("gitTreeState={state}"),
+    ];
+    values.extend(commit.map(|commit| format!("gitCommit={commit}")));
+    let mut flags = String::new();
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        for value in &values {
+            flags.push_str(&format!(" -X {package}.{value}"));
+        }
+    }
+    flags
 }
 
 #[cfg(test)]

@@ -79,6 +79,18 @@ enum Content {
     Busybox { applets: Vec<String> },
     /// This program, as the network agent.
     Agent { revision: u32 },
+    /// An image that exists already, in an archive.
+    Archive { path: PathBuf },
+}
+
+impl Container {
+    /// The archive that has the image, if it need not be made.
+    pub(super) fn archive(&self) -> Option<&Path> {
+        match &self.content {
+            Content::Archive { path } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// The image of the local volume provisioner, by the version of its module.
@@ -94,15 +106,16 @@ pub(super) fn agent_image() -> String {
 /// All images, in the order of their importance to a first boot.
 pub(super) fn containers(programs: &Programs, applets: &[String]) -> Vec<Container> {
     let names = &programs.names;
-    let kubernetes = |name: &str, program: &str, path: &'static str| Container {
+    // Kubernetes' own, around what was compiled or as they came. kubeadm names the command in their pods.
+    let kubernetes = |name: &str, program: &str, content: &dyn Fn(PathBuf) -> Content| Container {
         name: name.to_owned(),
-        content: Content::Program {
-            program: programs.path(KUBERNETES.name, program),
-            path,
-            certificates: true,
+        content: match programs.has_images {
+            true => Content::Archive { path: programs.path(KUBERNETES.name, &format!("{program}.tar")) },
+            false => content(programs.path(KUBERNETES.name, program)),
         },
         entrypoint: Vec::new(),
     };
+    let served = |path: &'static str| move |program| Content::Program { program, path, certificates: true };
     let program =
         |name: &str, component: &str, program: &str, path: &'static str, certificates: bool| Container {
             name: name.to_owned(),
@@ -115,18 +128,14 @@ pub(super) fn containers(programs: &Programs, applets: &[String]) -> Vec<Contain
             entrypoint: Vec::new(),
             ..program(&names.etcd, ETCD.name, "etcd", "usr/local/bin/etcd", false)
         },
-        kubernetes(&names.apiserver, "kube-apiserver", "usr/local/bin/kube-apiserver"),
+        kubernetes(&names.apiserver, "kube-apiserver", &served("usr/local/bin/kube-apiserver")),
         kubernetes(
             &names.controller_manager,
             "kube-controller-manager",
-            "usr/local/bin/kube-controller-manager",
+            &served("usr/local/bin/kube-controller-manager"),
         ),
-        kubernetes(&names.scheduler, "kube-scheduler", "usr/local/bin/kube-scheduler"),
-        Container {
-            name: names.proxy.clone(),
-            content: Content::Proxy { program: programs.path(KUBERNETES.name, "kube-proxy") },
-            entrypoint: Vec::new(),
-        },
+        kubernetes(&names.scheduler, "kube-scheduler", &served("usr/local/bin/kube-scheduler")),
+        kubernetes(&names.proxy, "kube-proxy", &|program| Content::Proxy { program }),
         program(&names.coredns, COREDNS.name, "coredns", "coredns", true),
         program(
             &provisioner_image(),
@@ -151,7 +160,7 @@ pub(super) fn containers(programs: &Programs, applets: &[String]) -> Vec<Contain
 /// Makes an image and puts it into a store. `scratch` is an empty directory that takes its files.
 ///
 /// # Errors
-/// [`Error::Recipe`] when something that belongs into it is not in the Debian root, [`Error::File`].
+/// [`Error::Recipe`] when it has an archive already, or when something that belongs into it is not in the Debian root, [`Error::File`].
 pub(super) fn write(container: &Container, debian: &Path, scratch: &Path, store: &Store) -> Result<Image> {
     let filling = |source| Error::File { what: "make a container image", source };
     base(scratch).map_err(filling)?;
@@ -176,6 +185,10 @@ pub(super) fn write(container: &Container, debian: &Path, scratch: &Path, store:
             settings.cmd = vec!["sh".to_owned()];
         }
         Content::Agent { .. } => agent(scratch).map_err(filling)?,
+        Content::Archive { path } => {
+            let reason = "it is an image already".to_owned();
+            return Err(Error::Recipe { object: path.display().to_string(), reason });
+        }
     }
     let layer = pack_layer(store, scratch, |_| true)?;
     write_image(store, &container.name.parse()?, vec![layer], settings)

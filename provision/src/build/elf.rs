@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -45,6 +46,24 @@ pub(super) fn libraries(root: &Path, files: &[PathBuf]) -> Result<BTreeSet<PathB
         queue.extend(needed.into_iter().filter(|path| found.insert(path.clone())));
     }
     Ok(found)
+}
+
+/// Whether a program is for the machine that this one runs on.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be read.
+pub(super) fn is_for_this_machine(file: &Path) -> Result<bool> {
+    let machine = |path: &Path| {
+        let mut header = Vec::new();
+        fs_err::File::open(path)?
+            .take(size_of::<FileHeader64<Endianness>>() as u64)
+            .read_to_end(&mut header)?;
+        let parsed = FileHeader64::<Endianness>::parse(&header[..]).ok();
+        io::Result::Ok(parsed.and_then(|elf| Some(elf.e_machine(elf.endian().ok()?))))
+    };
+    let machines = machine(Path::new("/proc/self/exe")).and_then(|own| Ok((own, machine(file)?)));
+    let (own, other) = machines.map_err(|source| Error::File { what: "read a program", source })?;
+    Ok(own == other)
 }
 
 /// Where Debian's loader looks: the directories of its architectures first.
@@ -119,6 +138,20 @@ mod tests {
             libc.into_iter().filter(|path| path.to_string_lossy().contains("libc.so.6")).collect();
         let of_libc = libraries(Path::new("/"), &libc).unwrap();
         assert!(of_libc.iter().any(|path| path.to_string_lossy().contains("ld-linux")), "{of_libc:?}");
+    }
+
+    #[test]
+    fn programs_of_other_machines_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("program");
+        let mut program = fs_err::read("/proc/self/exe").unwrap();
+        assert!(is_for_this_machine(Path::new("/bin/sh")).unwrap());
+        // EM_S390 in the order of this machine's bytes, at e_machine.
+        program[18..20].copy_from_slice(&22_u16.to_ne_bytes());
+        fs_err::write(&file, &program[..4096]).unwrap();
+        assert!(!is_for_this_machine(&file).unwrap());
+        fs_err::write(&file, "#!/bin/sh").unwrap();
+        assert!(!is_for_this_machine(&file).unwrap());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `kiln build node-image`: a node image from Debian packages and Go modules.
+//! `kiln build node-image`: a node image from Debian packages and Go modules, a source tree of Kubernetes or an archive
+//! of its programs.
 //!
 //! The recipe is data (`provision/node-image/`, part of the program): module pins with their checksums, lists of
 //! packages, units, configuration, manifests. A build compiles the programs, installs the Debian root, puts the node's
@@ -6,6 +7,7 @@
 //! each of the three results as a layer. Each step is kept in the build cache under a key of everything it is made
 //! from, so a second build does only what changed.
 
+mod base;
 mod cache;
 mod compile;
 mod component;
@@ -21,17 +23,22 @@ mod preload;
 mod program;
 mod recipe;
 mod registry;
+mod server_archive;
+mod source;
 mod subset;
 mod tools;
+mod tree;
 mod version;
 
 use std::{future::Future, pin::pin};
 
 pub use registry::{registry_image, registry_reference};
 
+use base::BaseImage;
 use cache::Cache;
 use compile::Programs;
 use futures_util::future::{Either, select};
+pub use source::Source;
 use tools::Tools;
 use version::KubernetesVersion;
 
@@ -50,24 +57,16 @@ const FIRST_BUILD_SPACE: u64 = 4 << 30;
 const LATER_BUILD_SPACE: u64 = 1 << 30;
 
 /// What to build.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// A released version of Kubernetes, such as `v1.34.4`.
-    pub kubernetes_version: String,
-    /// The name of the image.
-    pub image: Reference,
+    /// Where Kubernetes comes from.
+    pub source: Source,
+    /// The name of the image; `kiln/node:VERSION` when there is none.
+    pub image: Option<Reference>,
+    /// An image in the store to build on, instead of Debian's packages.
+    pub base_image: Option<Reference>,
     /// Make everything anew. Otherwise Debian's packages are those of the first build.
     pub no_cache: bool,
-}
-
-impl Default for BuildOptions {
-    fn default() -> Self {
-        Self {
-            kubernetes_version: DEFAULT_KUBERNETES_VERSION.to_owned(),
-            image: default_image(),
-            no_cache: false,
-        }
-    }
 }
 
 /// The image that clusters are made of when none is named.
@@ -82,7 +81,7 @@ pub fn default_image() -> Reference {
 /// [`crate::Error::KubernetesVersion`] when it is no version.
 pub fn image_for(kubernetes_version: &str) -> Result<Reference> {
     let version: KubernetesVersion = kubernetes_version.parse()?;
-    format!("kiln/node:{version}").parse()
+    format!("kiln/node:{}", version.tag()).parse()
 }
 
 /// A running build.
@@ -102,28 +101,32 @@ impl Build<'_> {
     }
 }
 
-/// Builds a node image and puts it into the store under the name in `options`. When the future is dropped, what runs is
-/// told to end; whatever is complete by then stays in the cache.
+/// Builds a node image and puts it into the store. When the future is dropped, what runs is told to end; whatever is
+/// complete by then stays in the cache.
 ///
 /// # Errors
-/// [`crate::Error::MissingTools`] before anything is done; [`crate::Error::LittleSpace`]; [`crate::Error::Program`]
-/// with the last lines of what failed; [`crate::Error::KubernetesVersion`] when there is no such version;
-/// [`crate::Error::Preload`]; the store's and the runtime's own.
+/// [`crate::Error::MissingTools`] before anything is done; [`crate::Error::LittleSpace`]; [`crate::Error::BuildSource`];
+/// [`crate::Error::Program`] with the last lines of what failed; [`crate::Error::KubernetesVersion`] when there is no
+/// such version; [`crate::Error::Preload`]; the store's and the runtime's own.
 pub async fn node_image(
     paths: &Paths,
     store: &Store,
     options: &BuildOptions,
     reporter: &dyn Reporter,
 ) -> Result<Image> {
-    let version: KubernetesVersion = options.kubernetes_version.parse()?;
     let tools = Tools::find(&paths.build_cache(), reporter).await?;
     let cache = Cache::open(paths, options.no_cache, reporter).await?;
     let first = options.no_cache || !cache.root().join("components").exists();
     cache.require_space(if first { FIRST_BUILD_SPACE } else { LATER_BUILD_SPACE })?;
     let build = Build { cache, tools, reporter };
+    let base = match &options.base_image {
+        Some(name) => Some(BaseImage::open(&build, store, name).await?),
+        None => None,
+    };
 
-    // Compiling is bound by processors, installing packages by the network and dpkg's waiting: side by side.
-    let compiling = pin!(compile::all(&build, &version));
+    // Compiling is bound by processors, installing packages by the network and dpkg's waiting: side by side. The
+    // packages are needed with another base, too: the container images are made of them.
+    let compiling = pin!(compile::all(&build, &options.source));
     let installing = pin!(debian::root(&build));
     let (programs, debian) = match select(compiling, installing).await {
         Either::Left((programs, installing)) => {
@@ -137,33 +140,48 @@ pub async fn node_image(
     };
     report_times(&programs, reporter);
 
-    let node = build.phase("Assembling the node 🧱", node::root(&build, &programs, &version)).await?;
+    let name = match &options.image {
+        Some(name) => name.clone(),
+        None => image_for(&programs.version.to_string())?,
+    };
+    let node = build.phase("Assembling the node 🧱", node::root(&build, &programs)).await?;
     let unpacking = preload::store(&build, paths, &programs, &debian, &node);
     let preloaded = build.phase("Unpacking container images 🫙", unpacking).await?;
     build
-        .phase(&format!("Writing {} 💾", options.image.familiar()), async {
+        .phase(&format!("Writing {} 💾", name.familiar()), async {
             // The layers have no name before the image has one.
             let _promise = store.share()?;
-            let (debian, node, preloaded) = tokio::try_join!(
-                layer::packed(&build, store, "debian", &debian.key, &debian.root),
+            let (mut layers, node, preloaded) = tokio::try_join!(
+                base::layers(&build, store, &debian, base.as_ref()),
                 layer::packed(&build, store, "node", &node.key, &node.root),
                 layer::packed(&build, store, "containerd-store", &preloaded.key, &preloaded.root),
             )?;
-            write_image(store, &options.image, vec![debian, node, preloaded], settings(&version))
+            layers.extend([node, preloaded]);
+            write_image(store, &name, layers, settings(&programs.version, base.as_ref()))
         })
         .await
 }
 
 /// What a container of the image is started with. kind's node images say the same.
-fn settings(version: &KubernetesVersion) -> ImageSettings {
+fn settings(version: &KubernetesVersion, base: Option<&BaseImage>) -> ImageSettings {
+    let own = [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        // systemd behaves as in a container when it is set.
+        "container=docker",
+    ];
+    let is_own = |variable: &String| {
+        let name = variable.split('=').next();
+        own.iter().any(|own| own.split('=').next() == name)
+    };
+    let mut env = base.map(BaseImage::environment).unwrap_or_default();
+    env.retain(|variable| !is_own(variable));
+    env.extend(own.map(str::to_owned));
+    let mut labels = base.map(BaseImage::labels).unwrap_or_default();
+    labels.insert("io.k8s.version".to_owned(), version.to_string());
     ImageSettings {
         entrypoint: vec!["/usr/local/bin/entrypoint".to_owned(), "/sbin/init".to_owned()],
-        env: vec![
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            // systemd behaves as in a container when it is set.
-            "container=docker".to_owned(),
-        ],
-        labels: [("io.k8s.version".to_owned(), version.to_string())].into(),
+        env,
+        labels,
         // What systemd takes for "power off".
         stop_signal: Some("SIGRTMIN+3".to_owned()),
         ..Default::default()
@@ -190,6 +208,10 @@ mod tests {
     fn the_default_image_is_named_after_the_default_version() {
         assert_eq!(default_image().familiar(), "kiln/node:v1.34.4");
         assert_eq!(image_for("1.35.0").unwrap().familiar(), "kiln/node:v1.35.0");
+        assert_eq!(
+            image_for("v1.34.4-1+0123456789abcd").unwrap().familiar(),
+            "kiln/node:v1.34.4-1_0123456789abcd"
+        );
         assert!(image_for("stable").is_err());
     }
 }

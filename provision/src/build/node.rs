@@ -14,7 +14,6 @@ use super::{
     container,
     recipe::{self, Key},
     subset::copy_file,
-    version::KubernetesVersion,
 };
 use crate::{Error, Result};
 
@@ -44,11 +43,8 @@ pub(super) struct Node {
 }
 
 /// Puts them together, or finds them in the cache.
-pub(super) async fn root(
-    build: &Build<'_>,
-    programs: &Programs,
-    version: &KubernetesVersion,
-) -> Result<Node> {
+pub(super) async fn root(build: &Build<'_>, programs: &Programs) -> Result<Node> {
+    let version = &programs.version;
     let values = values(programs);
     let mut key = Key::default()
         .with_files("rootfs")

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     Error, Paths, Result,
     containerd::{Containerd, ImportImage, ImportOptions},
-    image::{Image, Store},
+    image::{Bundle, Reference, Store},
 };
 
 /// Counts changes of how images are made and imported.
@@ -100,9 +100,9 @@ pub(super) async fn store(
         move || write_images(&containers, &debian, &scratch)
     });
     let making = file_error("make the container images", build.cache.root());
-    let (store, images) = writing.await.map_err(io::Error::other).map_err(making)??;
+    let images = writing.await.map_err(io::Error::other).map_err(making)??;
 
-    import(build, paths, scratch.path(), debian, node, &store, &images).await?;
+    import(build, paths, scratch.path(), debian, node, &images).await?;
 
     let root = scratch.path().join("root");
     let keeping = file_error("keep containerd's store", build.cache.root());
@@ -126,16 +126,41 @@ async fn applets(build: &Build<'_>, debian: &Debian) -> Result<Vec<String>> {
     Ok(list.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-fn write_images(containers: &[Container], debian: &Path, scratch: &Path) -> Result<(Store, Vec<Image>)> {
+/// Images that wait for being imported, in directories below `scratch`.
+fn write_images(containers: &[Container], debian: &Path, scratch: &Path) -> Result<Vec<ImportImage>> {
     let making = |source| Error::File { what: "make a container image", source };
     let store = Store::open(&scratch.join("images"))?;
     let mut images = Vec::new();
     for (number, container) in containers.iter().enumerate() {
         let files = scratch.join(format!("files-{number}"));
         fs_err::create_dir(&files).map_err(making)?;
-        images.push(container::write(container, debian, &files, &store)?);
+        images.push(match container.archive() {
+            Some(archive) => read_image(archive, &container.name, &files)?,
+            None => {
+                let image = container::write(container, debian, &files, &store)?;
+                ImportImage::from_store(&store, &image, vec![image.name.to_string()])?
+            }
+        });
     }
-    Ok((store, images))
+    Ok(images)
+}
+
+/// The image of an archive, under the name that it is looked for. What it is called in the archive has the architecture
+/// in it.
+fn read_image(archive: &Path, name: &str, parking: &Path) -> Result<ImportImage> {
+    let origin = archive.file_name().unwrap_or_default().to_string_lossy();
+    let source =
+        fs_err::File::open(archive).map_err(|source| Error::File { what: "read an image", source })?;
+    let bundle = Bundle::read_archive(&origin, source, parking)?;
+    let [image] = bundle.images() else {
+        let reason = format!("it has {} images", bundle.images().len());
+        return Err(Error::Recipe { object: origin.into_owned(), reason });
+    };
+    if let Some(platform) = &image.foreign {
+        let reason = format!("its image is for {platform}");
+        return Err(Error::Recipe { object: origin.into_owned(), reason });
+    }
+    Ok(ImportImage { names: vec![name.to_owned()], ..ImportImage::from_bundle(&bundle, image) })
 }
 
 async fn import(
@@ -144,8 +169,7 @@ async fn import(
     scratch: &Path,
     debian: &Debian,
     node: &Node,
-    store: &Store,
-    images: &[Image],
+    images: &[ImportImage],
 ) -> Result<()> {
     let console = scratch.join("console.log");
     let result = async {
@@ -157,9 +181,9 @@ async fn import(
         let imports = images.iter().map(|image| {
             let (containerd, reporter) = (&containerd, build.reporter);
             async move {
-                reporter.step(&image.name.familiar());
-                let import = ImportImage::from_store(store, image, vec![image.name.to_string()])?;
-                containerd.import(&import, options).await.map(drop)
+                let name = image.names.first().map(String::as_str).unwrap_or_default();
+                reporter.step(&Reference::try_new(name)?.familiar());
+                containerd.import(image, options).await.map(drop)
             }
         });
         stream::iter(imports).buffer_unordered(IMPORTS).try_collect::<()>().await?;

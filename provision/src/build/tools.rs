@@ -24,6 +24,8 @@ pub(super) struct Tools {
     pub(super) libseccomp_version: String,
     pub(super) mmdebstrap: PathBuf,
     pub(super) unshare: PathBuf,
+    /// Only needed for sources that are downloaded.
+    pub(super) curl: Option<PathBuf>,
     /// Variables without which Go does not know where to keep what it fetches and compiles.
     go_directories: Vec<(&'static str, OsString)>,
 }
@@ -63,7 +65,7 @@ impl Tools {
         missing.into_result()?;
         let gcc_version = Program::new(&gcc, "ask for the version of gcc").args(["-dumpfullversion"]);
         tools.gcc_version = gcc_version.run(reporter).await?.trim().to_owned();
-        Ok(Self { gcc, libseccomp_version, mmdebstrap, unshare, ..tools })
+        Ok(Self { gcc, libseccomp_version, mmdebstrap, unshare, curl: find_program("curl", &[]), ..tools })
     }
 
     /// Looks for Go alone, which is enough for a program without C; of the others nothing is known then.

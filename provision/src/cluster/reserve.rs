@@ -80,7 +80,7 @@ pub(super) async fn choose(
     let named = config::Cluster { name: name.to_owned(), ..config.clone() };
     let endpoint_of_api = config::control_plane_endpoint(&named);
     let token = kubeadm::random_token()?;
-    let cgroup_v1 = host::detect()?.cgroup != host::CgroupMode::V2;
+    let cgroup_v1 = has_cgroup_v1()?;
     let names = config::node_names(&named);
     let mut plans: Vec<NodePlan> = Vec::new();
     for (index, (node, from)) in names.iter().zip(images).enumerate() {
@@ -158,6 +158,14 @@ pub(super) async fn reserve(
 ) -> Result<Reserved> {
     let _host = state::host_lock(paths, reporter).await?;
     let reserved = choose(paths, name, config, images).await?;
+    if has_cgroup_v1()?
+        && let Some(version) = refusing_cgroup_v1(images.iter().map(|image| &image.kubernetes_version[..]))
+    {
+        let text = format!(
+            "This host has cgroups of version 1: kubelet {version} is told to run on them (failCgroupV1: false)"
+        );
+        reporter.message(0, &text);
+    }
     host::remember(paths)?;
     // It will hold the administrator's credentials and the nodes' files, set-uid programs among them.
     let private = |error| Error::file("make the cluster's directory")(error);
@@ -167,4 +175,26 @@ pub(super) async fn reserve(
     // While the lock is held: the next to choose sees the route.
     kiln_network::create_bridge(&reserved.record.network).await?;
     Ok(reserved)
+}
+
+fn has_cgroup_v1() -> Result<bool> {
+    Ok(host::detect()?.cgroup != host::CgroupMode::V2)
+}
+
+/// The first of the versions whose kubelet does not run on cgroups of version 1 by itself.
+fn refusing_cgroup_v1<'a>(mut versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let refuses =
+        |version: &&str| version.parse().is_ok_and(|it: kubeadm::KubernetesVersion| it.refuses_cgroup_v1());
+    versions.find(refuses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_newer_kubelets_refuse_old_cgroups() {
+        assert_eq!(refusing_cgroup_v1(["v1.34.4", "v1.37.2", "v1.36.0"].into_iter()), Some("v1.37.2"));
+        assert_eq!(refusing_cgroup_v1(["v1.34.4", "v1.22.17"].into_iter()), None);
+    }
 }

@@ -44,6 +44,16 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
+    /// The digest of all that a stream has.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_reader(stream: impl Read) -> io::Result<Self> {
+        let mut stream = Hashed::new(stream);
+        io::copy(&mut stream, &mut io::sink())?;
+        Ok(stream.into_parts().1)
+    }
+
     /// The 64 hexadecimal digits without the algorithm: a file name.
     #[must_use]
     pub fn hex(&self) -> String {

@@ -29,6 +29,7 @@ mod pack;
 mod parked;
 mod partial;
 mod pax;
+mod picked;
 mod reference;
 mod scratch;
 mod sparse;
@@ -39,6 +40,7 @@ mod tests;
 mod unpack;
 mod usage;
 mod verification;
+mod whiteout;
 
 pub use blob::BlobWriter;
 pub use bundle::{Bundle, BundleImage, Document};
@@ -51,11 +53,13 @@ pub(crate) use pack::archive_tree;
 pub use pack::pack_layer;
 pub use parked::Parking;
 pub use partial::Partial;
+pub(crate) use picked::pick_files;
 pub use reference::Reference;
 pub use store::{InUse, Store};
 pub(crate) use unpack::extract_tree;
 pub use usage::{ImageUsage, Pruned};
 pub use verification::{Damage, Verified};
+pub(crate) use whiteout::whiteout_tree;
 
 use std::{io, path::Path};
 

@@ -157,13 +157,13 @@ pub(super) fn park(origin: &str, source: impl Read, directory: &Path) -> Result<
             let cut = compressed != Compressed::No && error.kind() == io::ErrorKind::UnexpectedEof;
             cut.then(|| "its first file".to_owned())
         });
-        explain(origin, current, directory, error)
+        explain(origin, ARCHIVE, current, directory, error)
     })?;
     Ok(members)
 }
 
 /// The stream without its compression, which is told.
-fn decompressed<'a>(
+pub(super) fn decompressed<'a>(
     mut source: impl Read + 'a,
     compressed: &mut Compressed,
 ) -> io::Result<Box<dyn BufRead + 'a>> {
@@ -208,7 +208,7 @@ fn link(path: &str, entry: &Entry) -> Option<String> {
 }
 
 /// A path without `.` and `..`, as a key: it never names a file of the host.
-fn normal(directory: &str, path: &str) -> String {
+pub(super) fn normal(directory: &str, path: &str) -> String {
     let mut parts = Vec::new();
     for part in directory.split('/').chain(path.split('/')) {
         match part {
@@ -241,8 +241,14 @@ impl fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// What an error while reading means; `entry` is the one that was being read.
-fn explain(origin: &str, entry: Option<String>, directory: &Path, error: io::Error) -> Error {
+/// What an error while reading means; `entry` is the one that was being read, `kind` what the archive should be.
+pub(super) fn explain(
+    origin: &str,
+    kind: &'static str,
+    entry: Option<String>,
+    directory: &Path,
+    error: io::Error,
+) -> Error {
     let error = match error.downcast::<Mismatch>() {
         Ok(Mismatch { what, expected, actual }) => return Error::DigestMismatch { what, expected, actual },
         Err(error) => error,
@@ -254,10 +260,10 @@ fn explain(origin: &str, entry: Option<String>, directory: &Path, error: io::Err
         }
         (io::ErrorKind::UnexpectedEof, Some(entry)) => Error::ArchiveTruncated { origin, entry },
         (io::ErrorKind::UnexpectedEof, None) => {
-            Error::NotImages { origin, kind: ARCHIVE, source: "it ends within its first header".into() }
+            Error::NotImages { origin, kind, source: "it ends within its first header".into() }
         }
         (io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput, None) => {
-            Error::NotImages { origin, kind: ARCHIVE, source: error.into() }
+            Error::NotImages { origin, kind, source: error.into() }
         }
         _ => Error::ArchiveRead { origin, source: error },
     }

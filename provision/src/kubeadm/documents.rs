@@ -161,8 +161,7 @@ fn kubelet_configuration(input: &Input<'_>, version: &KubernetesVersion) -> Valu
         object["address"] = json!("::");
         object["healthzBindAddress"] = json!("::");
     }
-    if input.cgroup_v1 && version.at_least(35) {
-        // https://github.com/kubernetes/kubernetes/pull/134298
+    if input.cgroup_v1 && version.refuses_cgroup_v1() {
         object["failCgroupV1"] = json!(false);
     }
     add_feature_gates(&mut object, input);

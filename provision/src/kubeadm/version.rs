@@ -43,6 +43,13 @@ impl KubernetesVersion {
         }
     }
 
+    /// Whether the kubelet refuses to run on cgroups of version 1 unless it is told to:
+    /// <https://github.com/kubernetes/kubernetes/pull/134298>.
+    #[must_use]
+    pub fn refuses_cgroup_v1(&self) -> bool {
+        self.at_least(35)
+    }
+
     /// The kubelet's cgroup driver; images for Kubernetes before 1.24 were made for the older one.
     #[must_use]
     pub fn cgroup_driver(&self) -> &'static str {
