@@ -41,7 +41,8 @@ fn one_node_serves_its_user_and_leaves_nothing() {
 fn create(fixture: &Fixture) {
     let trace = fixture.directory().join(TRACE);
     let trace = trace.to_str().expect("a path of ours is text");
-    let finished = fixture.create(CLUSTER, &["--wait", "3m", "--trace", trace]).succeeded();
+    let finished =
+        fixture.create(CLUSTER, &["--wait", "3m", "--bootstrap", "kubeadm", "--trace", trace]).succeeded();
     assert!(finished.stdout().is_empty(), "progress is for stderr:\n{}", finished.report());
     let phases = [
         "Creating cluster \"it-one\"",

@@ -47,13 +47,15 @@ pub(super) async fn bring_up(
 
     let announced = tokio::sync::Notify::new();
     let url = node_url(first, &config.networking);
+    let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
     let start = async {
         match &*around.start {
             Start::Kubeadm { .. } => {
-                let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
                 bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
             }
             Start::Template(from) => {
+                let text = "This control plane comes from a template; kubeadm has not run here.\n";
+                fs_err::write(&log, text).map_err(Error::file("make kubeadm's log"))?;
                 let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
                 let client = api::connect(&admin_conf, &url).await?;
                 let started = template_boot::run(first, from, &client, reporter).await;
@@ -122,10 +124,11 @@ async fn leave_template(
 ) {
     let Start::Kubeadm { leaves: Some(leaves), .. } = &*around.start else { return };
     reporter.step("keeping a template for the next cluster");
-    let left = match template_boot::leave(first, leaves, client).await {
-        Ok(template) => template::save(paths, &leaves.key, template).map_err(Into::into),
-        Err(error) => Err(error),
-    };
+    let left =
+        match trace::step("", "keep a template").over(template_boot::leave(first, leaves, client)).await {
+            Ok(template) => template::save(paths, &leaves.key, template).map_err(Into::into),
+            Err(error) => Err(error),
+        };
     match left {
         Ok(()) => reporter.message(1, "the next cluster of this image and configuration has a template"),
         Err(error) => reporter.message(1, &format!("the cluster leaves no template: {error}")),

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Error, Reporter, Result,
     template::{self, Cause, Etcd, Seed, Template},
+    trace,
 };
 
 /// How long the control plane may take, as kubeadm has it.
@@ -53,14 +54,16 @@ pub(super) async fn run(
 ) -> Result<()> {
     let name = &node.plan.name;
     reporter.step(&format!("{name}: filling etcd"));
-    fill(node, from).await.map_err(|source| Error::Etcd { what: "fill", node: name.clone(), source })?;
+    let filled = trace::step(name, "fill etcd").over(fill(node, from)).await;
+    filled.map_err(|source| Error::Etcd { what: "fill", node: name.clone(), source })?;
     inside::write_private(&node.process, name, ETCD_MANIFEST, &from.etcd_manifest)?;
     reporter.step(&format!("{name}: waiting for the API server"));
     let up = async {
-        api::answers(client).await;
+        trace::wait(name, "the API server to be ready").over(api::answers(client)).await;
         reporter.step(&format!("{name}: waiting for kubelet to register the node"));
         // kubelet has tried while nobody answered, and doubles its pauses: it may be asleep for seconds.
-        if tokio::time::timeout(PATIENCE, api::registered(client, name)).await.is_err() {
+        let registered = tokio::time::timeout(PATIENCE, api::registered(client, name));
+        if trace::wait(name, "kubelet to register the node").over(registered).await.is_err() {
             bootstrap::restart_kubelet(&node.process).await;
             api::registered(client, name).await;
         }
