@@ -140,9 +140,9 @@ pub(super) fn may_pass(error: &reqwest::Error) -> bool {
     tls_error(error).is_none() && !error.is_redirect() && !error.is_builder()
 }
 
-/// Whether the server did not understand a greeting of TLS's.
-pub(super) fn is_plain(error: &reqwest::Error) -> bool {
-    matches!(tls_error(error), Some(tokio_rustls::rustls::Error::InvalidMessage(_)))
+/// Whether the server's certificate is what is wrong.
+pub(super) fn is_distrust(error: &reqwest::Error) -> bool {
+    matches!(tls_error(error), Some(tokio_rustls::rustls::Error::InvalidCertificate(_)))
 }
 
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a tokio_rustls::rustls::Error> {

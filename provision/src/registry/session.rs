@@ -125,8 +125,8 @@ impl Session {
             Security::Either => {
                 let tls = with("https")?;
                 match self.client.head(tls.clone()).send().await {
-                    Err(error) if http::is_plain(&error) => with("http"),
-                    // Whatever else it is, the request that this is for finds out.
+                    // Some servers answer the greeting in plain text, others hang up.
+                    Err(error) if error.is_connect() && !http::is_distrust(&error) => with("http"),
                     _ => Ok(tls),
                 }
             }

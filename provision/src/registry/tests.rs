@@ -570,3 +570,49 @@ async fn what_a_registry_has_is_not_pushed_again() {
         push(&stage.paths(), &target.name("x:none"), &name, &stage.options, &Silent).await.unwrap_err();
     assert!(matches!(missing, Error::NoSuchImage { .. }), "{missing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_are_asked_for_everything_but_loopback_and_exceptions() {
+    let proxy = Server::start(|request| answer(200, request.path.clone()));
+    let other = Server::start(|_| answer(200, "itself"));
+    let address = format!("http://127.0.0.1:{}", proxy.port);
+    let lookup = move |name: &str| match name {
+        "HTTP_PROXY" => Some(address.clone()),
+        "no_proxy" => Some("excepted.invalid".to_owned()),
+        _ => None,
+    };
+    let client = http::client(&[], false, lookup).unwrap();
+    let get = |url: String| client.get(url).send();
+    let text = get("http://a.invalid/x".to_owned()).await.unwrap().text().await;
+    assert_eq!(text.unwrap(), "http://a.invalid/x");
+    let text = get(format!("http://127.0.0.1:{}/x", other.port)).await.unwrap().text().await;
+    assert_eq!(text.unwrap(), "itself");
+    assert!(get("http://excepted.invalid/x".to_owned()).await.is_err());
+    assert!(http::client(&[], false, |name| (name == "ALL_PROXY").then(|| "://".to_owned())).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_buys_a_token_but_not_just_anywhere() {
+    let server = Server::start(|request| {
+        let body = String::from_utf8(request.body.clone()).unwrap();
+        let wanted = "grant_type=refresh_token&client_id=kiln&service=s&scope=repository%3Aa%3Apull&refresh_token=i%26d";
+        answer(if body == wanted { 200 } else { 400 }, r#"{"access_token":"t"}"#)
+    });
+    let client = http::client(&[], false, |_| None).unwrap();
+    let identity = credential::Credentials::Identity("i&d".to_owned());
+    let asking = authorization::Asking {
+        client: &client,
+        registry: "r",
+        credentials: Some(&identity),
+        scope: "repository:a:pull",
+        plain_http: false,
+    };
+    let bearer =
+        |realm: String| challenge::Challenge::Bearer { realm, service: Some("s".to_owned()), scope: None };
+    let near = bearer(format!("http://127.0.0.1:{}/token", server.port));
+    let token = authorization::authorize(&near, &asking).await.unwrap();
+    assert!(token == authorization::Authorization::Token("t".to_owned()));
+    let far = bearer("http://registry.invalid/token".to_owned());
+    let error = authorization::authorize(&far, &asking).await.unwrap_err();
+    assert!(error.to_string().ends_with("it is not reached by https"), "{error}");
+}
