@@ -84,7 +84,7 @@ const OF_KIND: [(&str, &[&str]); 10] = [
     ("get kubeconfig", &["-n", "--name", "--internal"]),
     ("load docker-image", &["-n", "--name", "--nodes"]),
     ("load image-archive", &["-n", "--name", "--nodes"]),
-    ("build node-image", &["--image"]),
+    ("build node-image", &["--image", "--type", "--base-image", "--arch"]),
 ];
 
 #[test]

@@ -48,6 +48,9 @@ pub(super) struct Compiled {
 /// The program that holds a pod's namespaces; compiled from C.
 pub(super) const PAUSE: &str = "pause";
 
+/// Counts changes of how versions that the recipe does not pin are compiled.
+const UNPINNED_REVISION: &str = "2";
+
 impl Programs {
     /// A program by its component and name.
     pub(super) fn path(&self, component: &str, program: &str) -> PathBuf {
@@ -71,7 +74,7 @@ impl Programs {
 }
 
 /// Compiles everything that is not in the cache.
-pub(super) async fn all(build: &Build<'_>, source: &Source) -> Result<Programs> {
+pub(super) async fn all(build: &Build<'_>, source: &Prepared) -> Result<Programs> {
     let mut components = Vec::new();
     let (version, kubernetes) = kubernetes(build, source).await?;
     let names = list_images(build, &kubernetes.directory.join("kubeadm"), &version).await?;
@@ -86,30 +89,48 @@ pub(super) async fn all(build: &Build<'_>, source: &Source) -> Result<Programs> 
         components.push((entry.name, component(build, entry, &version, &wanted).await?));
     }
     components.push((PAUSE, pause(build).await?));
-    let has_images = matches!(source, Source::Archive(_) | Source::Url(_));
+    let has_images = matches!(source, Prepared::Archive(..));
     Ok(Programs { version, components, has_images, names })
 }
 
-/// Kubernetes from wherever it is to come from.
-async fn kubernetes(build: &Build<'_>, source: &Source) -> Result<(KubernetesVersion, Compiled)> {
+/// A source that has been looked at.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    Release(KubernetesVersion),
+    Tree(Tree),
+    /// Unpacked: nothing is left to do.
+    Archive(KubernetesVersion, Compiled),
+}
+
+/// Looks at the source, and fetches and unpacks an archive: what is wrong with it is said before anything else is begun.
+pub(super) async fn prepare(build: &Build<'_>, source: &Source) -> Result<Prepared> {
+    let archive = |(version, compiled)| Prepared::Archive(version, compiled);
     match source {
-        Source::Release(version) => {
-            let version: KubernetesVersion = version.parse()?;
-            let compiled = component(build, &KUBERNETES, &version, &version.to_string()).await?;
-            Ok((version, compiled))
-        }
+        Source::Release(version) => version.parse().map(Prepared::Release),
         Source::Tree { directory, version } => {
-            let tree = Tree::open(directory, version.as_deref(), build.reporter).await?;
-            let compiled = tree.compile(build).await?;
-            Ok((tree.version, compiled))
+            Tree::open(directory, version.as_deref(), build.reporter).await.map(Prepared::Tree)
         }
-        Source::Archive(path) => server_archive::unpacked(build, path, &path.display().to_string()).await,
+        Source::Archive(path) => {
+            server_archive::unpacked(build, path, &path.display().to_string()).await.map(archive)
+        }
         Source::Url(url) => {
             let scratch = build.cache.scratch()?;
             let path = scratch.path().join("archive");
             server_archive::download(build, url, &path).await?;
-            server_archive::unpacked(build, &path, url).await
+            server_archive::unpacked(build, &path, url).await.map(archive)
         }
+    }
+}
+
+/// The programs of Kubernetes.
+async fn kubernetes(build: &Build<'_>, source: &Prepared) -> Result<(KubernetesVersion, Compiled)> {
+    match source {
+        Prepared::Release(version) => {
+            let compiled = component(build, &KUBERNETES, version, &version.to_string()).await?;
+            Ok((version.clone(), compiled))
+        }
+        Prepared::Tree(tree) => Ok((tree.version.clone(), tree.compile(build).await?)),
+        Prepared::Archive(version, compiled) => Ok((version.clone(), compiled.clone())),
     }
 }
 
@@ -137,6 +158,7 @@ async fn component(
     wanted: &str,
 ) -> Result<Compiled> {
     let linker_flags = component.linker_flags(kubernetes);
+    let older = component.older_sources(wanted);
     let mut key = Key::default()
         .with_files(component.name)
         .with(wanted)
@@ -147,6 +169,12 @@ async fn component(
         .with(std::env::consts::ARCH);
     if component.cgo {
         key = key.with(&build.tools.gcc_version).with(&build.tools.libseccomp_version);
+    }
+    if wanted != component.pinned_version() {
+        key = key.with(UNPINNED_REVISION);
+    }
+    if let Some(folder) = older {
+        key = key.with_files(folder);
     }
     let key = key.finish();
     let cached = format!("components/{}", component.name);
@@ -160,11 +188,17 @@ async fn component(
             let scratch = build.cache.scratch()?;
             let (module, out) = (scratch.path().join("module"), scratch.path().join("out"));
             recipe::write(component.name, &module)?;
+            if let Some(folder) = older {
+                recipe::write(folder, &module)?;
+            }
             fs_err::create_dir(&out).map_err(file_error("prepare a compilation", build.cache.root()))?;
             if wanted != component.pinned_version() {
                 require(build, component, kubernetes, wanted, &module).await?;
             }
             compile(build, component, &linker_flags, wanted, &module, &out).await?;
+            if wanted != component.pinned_version() {
+                check_version(build, component, wanted, &module).await?;
+            }
             for program in component.programs() {
                 if !out.join(program).is_file() {
                     let reason = "its compilation left no such file".to_owned();
@@ -234,34 +268,68 @@ async fn require(
         fs_err::remove_file(module.join("go.sum")).map_err(&writing)?;
         return Ok(());
     }
-    let go = build.tools.go(format!("get {} {wanted}", component.name));
-    go.args(["get", &format!("{}@{wanted}", component.module)]).directory(module).run(build.reporter).await?;
+    // From upstream's own requirements: those that are pinned belong to another version.
+    let go = gomod::go_directive(recipe::text(&format!("{}/go.mod", component.name))).unwrap_or_default();
+    fs_err::write(module.join("go.mod"), gomod::single(go, component.module, wanted)).map_err(&writing)?;
+    fs_err::remove_file(module.join("go.sum")).map_err(&writing)?;
+    let sources = download(build, component, wanted, module).await?.dir;
+    let program = module.join("main.go");
+    if program.is_file() {
+        let text = fs_err::read_to_string(&program).map_err(&writing)?;
+        let has = |package: &str| sources.join(package).is_dir();
+        fs_err::write(program, gomod::without_missing_imports(&text, component.module, has))
+            .map_err(&writing)?;
+    }
     Ok(())
 }
 
-/// Fetches the `go.mod` of a version of Kubernetes. It tells whether there is such a version, too.
-async fn module_file(build: &Build<'_>, version: &KubernetesVersion, directory: &Path) -> Result<PathBuf> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        go_mod: PathBuf,
+/// Go takes a newer version when the one that is wanted lacks a package: that would be found by its users only.
+async fn check_version(build: &Build<'_>, component: &Component, wanted: &str, module: &Path) -> Result<()> {
+    let go = build.tools.go(format!("ask for the version of {}", component.name));
+    let list = ["list", "-mod=mod", "-m", "-f", "{{.Version}}", component.module];
+    let taken = go.args(list).directory(module).run(build.reporter).await?;
+    if taken.trim() == wanted {
+        return Ok(());
     }
-    let go = build.tools.go(format!("look for Kubernetes {version}"));
-    let module = format!("{}@{version}", KUBERNETES.module);
+    let reason = format!("Go compiles {} instead", taken.trim());
+    Err(Error::Recipe { object: format!("{} {wanted}", component.name), reason })
+}
+
+/// What Go says of a module that it has fetched.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Fetched {
+    go_mod: PathBuf,
+    dir: PathBuf,
+}
+
+/// Fetches a version of Kubernetes. It tells whether there is such a version, too.
+async fn module_file(build: &Build<'_>, version: &KubernetesVersion, directory: &Path) -> Result<PathBuf> {
+    match download(build, &KUBERNETES, &version.to_string(), directory).await {
+        Ok(fetched) => Ok(fetched.go_mod),
+        Err(Error::Program { output, .. }) if is_unknown_version(&output) => {
+            let source = Some(go_error(&output).into());
+            Err(Error::KubernetesVersion { version: version.to_string(), source })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Fetches a version of a component's module.
+async fn download(
+    build: &Build<'_>,
+    component: &Component,
+    wanted: &str,
+    directory: &Path,
+) -> Result<Fetched> {
+    let go = build.tools.go(format!("look for {} {wanted}", component.name));
+    let module = format!("{}@{wanted}", component.module);
     let output =
-        match go.args(["mod", "download", "-json", &module]).directory(directory).run(build.reporter).await {
-            Ok(output) => output,
-            Err(Error::Program { output, .. }) if is_unknown_version(&output) => {
-                let source = Some(go_error(&output).into());
-                return Err(Error::KubernetesVersion { version: version.to_string(), source });
-            }
-            Err(error) => return Err(error),
-        };
-    let answer: Answer = serde_json::from_str(&output).map_err(|source| Error::Recipe {
+        go.args(["mod", "download", "-json", &module]).directory(directory).run(build.reporter).await?;
+    serde_json::from_str(&output).map_err(|source| Error::Recipe {
         object: module,
         reason: format!("go's answer is not understood: {source}"),
-    })?;
-    Ok(answer.go_mod)
+    })
 }
 
 /// Whether Go complains about the version, and not about the network. A proxy answers with a status.

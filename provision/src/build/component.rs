@@ -129,6 +129,14 @@ impl Component {
             .expect("each module of the recipe requires what it is named after")
     }
 
+    /// The folder of the recipe with files that take the place of the component's own for a version that is older than
+    /// what these are written for.
+    pub(super) fn older_sources(&self, wanted: &str) -> Option<&'static str> {
+        let version = gomod::parse_version(wanted.trim_start_matches('v'));
+        (self.name == ETCD.name && version.is_some_and(|version| version < (3, 6, 0)))
+            .then_some("etcd-before-3.6")
+    }
+
     /// The arguments for the linker. `version` is that of Kubernetes.
     pub(super) fn linker_flags(&self, version: &KubernetesVersion) -> String {
         let mut flags = "-s -w".to_owned();
@@ -181,6 +189,18 @@ mod tests {
     #[test]
     fn the_default_version_is_the_pinned_one() {
         assert_eq!(KUBERNETES.pinned_version(), DEFAULT_KUBERNETES_VERSION);
+    }
+
+    #[test]
+    fn older_versions_have_sources_of_their_own() {
+        assert_eq!(ETCD.older_sources("v3.5.15"), Some("etcd-before-3.6"));
+        assert_eq!(ETCD.older_sources(ETCD.pinned_version()), None);
+        assert_eq!(COREDNS.older_sources("v1.11.3"), None);
+        let files = recipe::files("etcd-before-3.6");
+        assert_eq!(
+            files.iter().map(|(path, _)| *path).collect::<Vec<_>>(),
+            [std::path::Path::new("main.go")]
+        );
     }
 
     #[test]

@@ -56,6 +56,22 @@ pub(super) fn kubernetes(go: Version, version: &str, staging: &[&str], staging_v
     text
 }
 
+/// A module that requires one version of another and nothing else.
+pub(super) fn single(go: Version, module: &str, version: &str) -> String {
+    format!("module kiln.local/nodeimage\n\ngo {}\n\nrequire {module} {version}\n", display(go))
+}
+
+/// A program without those of its blank imports of packages of `module` that this version of the module does not `have`
+/// (a path in the module): plug-ins that came later.
+pub(super) fn without_missing_imports(text: &str, module: &str, have: impl Fn(&str) -> bool) -> String {
+    let is_missing = |line: &&str| {
+        let package = line.trim().strip_prefix("_ \"").and_then(|rest| rest.strip_suffix('"'));
+        let path = package.and_then(|package| package.strip_prefix(module)?.strip_prefix('/'));
+        path.is_some_and(|path| !have(path))
+    };
+    text.lines().filter(|line| !is_missing(line)).fold(String::new(), |text, line| text + line + "\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +91,19 @@ mod tests {
         assert_eq!(required(text, "a.example/x"), Some("v1.2.3"));
         assert_eq!(required(text, "b.example/y"), Some("v0.1.0"));
         assert_eq!(required(text, "b.example"), None);
+    }
+
+    #[test]
+    fn plug_ins_that_a_version_lacks_are_left_out() {
+        let text = "import (\n\t_ \"a.example/m/plugin/old\"\n\t_ \"a.example/m/plugin/new\"\n\t\"a.example/m/new\"\n\t_ \"a.example/other/new\"\n)\n";
+        let left = without_missing_imports(text, "a.example/m", |path| path == "plugin/old");
+        assert_eq!(left, text.replace("\t_ \"a.example/m/plugin/new\"\n", ""));
+    }
+
+    #[test]
+    fn a_module_of_one_requirement_can_be_read() {
+        let text = single((1, 26, 0), "a.example/x", "v1.2.3");
+        assert_eq!((required(&text, "a.example/x"), go_directive(&text)), (Some("v1.2.3"), Some((1, 26, 0))));
     }
 
     #[test]

@@ -123,10 +123,11 @@ pub async fn node_image(
         Some(name) => Some(BaseImage::open(&build, store, name).await?),
         None => None,
     };
+    let source = compile::prepare(&build, &options.source).await?;
 
     // Compiling is bound by processors, installing packages by the network and dpkg's waiting: side by side. The
     // packages are needed with another base, too: the container images are made of them.
-    let compiling = pin!(compile::all(&build, &options.source));
+    let compiling = pin!(compile::all(&build, &source));
     let installing = pin!(debian::root(&build));
     let (programs, debian) = match select(compiling, installing).await {
         Either::Left((programs, installing)) => {

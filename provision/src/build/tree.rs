@@ -159,7 +159,7 @@ impl Tree {
             }
         } else {
             // Go may write down what it finds, in a copy.
-            for file in ["go.mod", "go.sum"] {
+            for file in ["go.mod", "go.sum"].into_iter().filter(|file| self.directory.join(file).exists()) {
                 fs_err::copy(self.directory.join(file), scratch.join(file))
                     .map_err(file_error("copy the tree's go.mod", build.cache.root()))?;
             }
