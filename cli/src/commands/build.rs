@@ -95,7 +95,6 @@ mod tests {
             ("--type bazel", "--type \"bazel\"", "source"),
             ("./kubernetes --image x", "\"./kubernetes\"", "build node-image v1.34.4`"),
             ("--kubernetes-version stable", "there is no Kubernetes \"stable\"", "such as v1.34.4"),
-            ("--image UPPER", "UPPER", "lower case"),
             ("--arch s390x", "s390x", "s390x"),
         ] {
             let failure = parse(&format!("kind build node-image {flags}")).expect_err(flags);
