@@ -348,7 +348,6 @@ fn killed(directory: &Path, registry: &Registry) {
     assert_eq!(fs_err::read_dir(directory.join("killed/images/tmp")).expect("a store").count(), 0);
 }
 
-#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what they did not tell")]
 fn create(directory: &Path, name: &str) {
     let fresh = kiln(directory, "create");
     let args = ["create", "cluster", "--name", "it-pull", "--image", name];
