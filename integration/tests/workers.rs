@@ -162,8 +162,9 @@ fn shared_files_survive(fixture: &Fixture, steps: &mut Steps) {
     });
     steps.step("images removed from one node stay in the store and in the others", || {
         let [node, other] = [NODES[1], NODES[2]];
-        let images =
-            |node: &str| kiln.run(&["exec", node, "--", "ctr", "-n", "k8s.io", "images", "ls", "-q"]).succeeded().stdout();
+        let images = |node: &str| {
+            kiln.run(&["exec", node, "--", "ctr", "-n", "k8s.io", "images", "ls", "-q"]).succeeded().stdout()
+        };
         let snapshots = |node: &str| {
             let script =
                 "find /var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots -type f | wc -l";
