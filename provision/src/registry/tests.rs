@@ -286,7 +286,8 @@ async fn two_pulls_are_one_download() {
     });
     let name = server.name("a/b:one");
     let (first, second) = tokio::join!(stage.pull(&name), stage.pull(&name));
-    assert_eq!(first.unwrap().bytes.min(second.unwrap().bytes), 0);
+    // Both may have read the manifest before either knew of the other.
+    assert!(first.unwrap().bytes + second.unwrap().bytes < 2 * LAYER_SIZE as u64);
     assert_eq!(server.count("GET", &format!("/v2/a/b/blobs/{}", served.layer)), 1);
 }
 
