@@ -7,8 +7,8 @@ use std::{
 
 use super::Scope;
 
-/// What may stay in the state root when no cluster is there: the stores, the locks and the record of the host.
-const KEPT: [&str; 4] = ["images", "build", "locks", "host.json"];
+/// What may stay in the state root when no cluster is there: the stores, the templates, the locks and the record of the host.
+const KEPT: [&str; 5] = ["images", "build", "templates", "locks", "host.json"];
 
 /// Directories of others in which something named after Kiln or Kubernetes would be a leak, and how deep to look.
 const ELSEWHERE: [(&str, usize); 11] = [

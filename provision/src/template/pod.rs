@@ -11,6 +11,8 @@ use super::{
 const NAME: u32 = 1;
 const OWNERS: u32 = 13;
 const OWNER_KIND: u32 = 1;
+const MANAGED: u32 = 17;
+const MANAGED_SUBRESOURCE: u32 = 8;
 
 const SPEC: u32 = 2;
 const NODE_NAME: u32 = 10;
@@ -72,6 +74,15 @@ pub(super) fn bind(
     let renamed = [&name[..kept], &suffix].concat();
     let key = key.strip_suffix(std::str::from_utf8(&name).ok()?)?;
     let key = [key.as_bytes(), &renamed].concat();
+    // What kubelet has reported names addresses, in these as well.
+    object.edit(&[METADATA], &mut |value| {
+        if let Value::Bytes(bytes) = value
+            && let Some(mut metadata) = Message::parse(bytes)
+        {
+            metadata.retain(MANAGED, |entry| entry.bytes(MANAGED_SUBRESOURCE) != Some(b"status"));
+            *bytes = metadata.encode();
+        }
+    });
     object.edit(&[METADATA, NAME], &mut |value| *value = Value::Bytes(renamed.clone()));
     object.edit(&[SPEC, NODE_NAME], &mut |value| *value = Value::Bytes(node.into()));
     object.edit(&AFFINITY, &mut |value| *value = Value::Bytes(node.into()));

@@ -66,6 +66,9 @@ struct Arguments {
     /// Node image, in place of the default one
     #[arg(long)]
     image: Option<String>,
+    /// How control planes come up: auto, kubeadm or template. With auto, the first of a shape may leave a template
+    #[arg(long, default_value = "auto")]
+    bootstrap: String,
     /// Write all measurements to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let site = Site::open(arguments.image)?;
+    let site = Site::open(arguments.image, arguments.bootstrap)?;
     let boots = boots(&site, &arguments.shapes, arguments.runs, arguments.runs_multi)?;
     report::boots(&boots)?;
     let throughput = if arguments.throughput {

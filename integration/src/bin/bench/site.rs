@@ -15,17 +15,18 @@ pub(crate) const CLUSTER: &str = "it-bench";
 pub(crate) struct Site {
     kiln: Kiln,
     image: Option<String>,
+    bootstrap: String,
     directory: TempDir,
 }
 
 impl Site {
     /// Finds the binary, and removes what a killed run may have left.
-    pub(crate) fn open(image: Option<String>) -> Result<Self> {
+    pub(crate) fn open(image: Option<String>, bootstrap: String) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("it-bench-").tempdir()?;
         let kubeconfig = directory.path().join("kubeconfig");
         let kiln = Kiln::new(Kiln::locate()?, vec![("KUBECONFIG".to_owned(), kubeconfig.into())]);
         let _ = kiln.run(&["delete", "cluster", "--name", CLUSTER]);
-        Ok(Self { kiln, image, directory })
+        Ok(Self { kiln, image, bootstrap, directory })
     }
 
     /// The binary.
@@ -46,6 +47,7 @@ impl Site {
         fs_err::write(&config, shape.config(port))?;
         let mut command = self.kiln.command();
         command.args(["create", "cluster", "--name", CLUSTER, "--config"]).arg(&config);
+        command.args(["--bootstrap", &self.bootstrap]);
         if let Some(image) = &self.image {
             command.args(["--image", image]);
         }
