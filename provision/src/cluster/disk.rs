@@ -291,21 +291,7 @@ mod tests {
     }
 
     fn record(name: &str, layers: Vec<PathBuf>) -> NodeRecord {
-        NodeRecord {
-            schema: state::SCHEMA,
-            name: name.to_owned(),
-            role: NodeRole::Worker,
-            image: String::new(),
-            layers,
-            endpoint: kiln_network::Endpoint {
-                node: name.to_owned(),
-                link: "kn0a1b2c3d".to_owned(),
-                mac: [2, 0, 0, 0, 0, 1],
-                ipv4: None,
-                ipv6: None,
-            },
-            process: None,
-        }
+        NodeRecord { role: NodeRole::Worker, image: String::new(), layers, ..NodeRecord::example(name) }
     }
 
     /// Whether it is that many mebibytes, and some for directories and records.

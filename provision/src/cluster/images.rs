@@ -128,21 +128,7 @@ mod tests {
     }
 
     fn node(name: &str, image: &str, layers: Vec<std::path::PathBuf>) -> NodeRecord {
-        NodeRecord {
-            schema: state::SCHEMA,
-            name: name.to_owned(),
-            role: NodeRole::Worker,
-            image: image.to_owned(),
-            layers,
-            endpoint: kiln_network::Endpoint {
-                node: name.to_owned(),
-                link: "kn0a1b2c3d".to_owned(),
-                mac: [2, 0, 0, 0, 0, 1],
-                ipv4: None,
-                ipv6: None,
-            },
-            process: None,
-        }
+        NodeRecord { role: NodeRole::Worker, image: image.to_owned(), layers, ..NodeRecord::example(name) }
     }
 
     #[test]

@@ -371,21 +371,7 @@ mod tests {
     use crate::{Silent, state::NodeRecord};
 
     fn node(name: &str, role: NodeRole) -> NodeRecord {
-        NodeRecord {
-            schema: state::SCHEMA,
-            name: name.to_owned(),
-            role,
-            image: "kiln/node:v1.34.4".to_owned(),
-            layers: Vec::new(),
-            endpoint: kiln_network::Endpoint {
-                node: name.to_owned(),
-                link: "kn0a1b2c3d".to_owned(),
-                mac: [2, 0, 0, 0, 0, 1],
-                ipv4: None,
-                ipv6: None,
-            },
-            process: None,
-        }
+        NodeRecord { role, layers: Vec::new(), ..NodeRecord::example(name) }
     }
 
     async fn refused(paths: &Paths, cluster: &str, nodes: &[&str]) -> Error {

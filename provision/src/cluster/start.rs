@@ -9,7 +9,7 @@ use std::{
 use super::{CreateOptions, PodNetwork, plan::NodePlan};
 use crate::{
     Error, Paths, Reporter, Result, config,
-    kubeadm::KubernetesVersion,
+    kubeadm::{KubernetesVersion, document},
     pki::{self, Identity, KUBELET_CURRENT, Keys},
     template::{self, Beginning, Origin, TemplateKey},
 };
@@ -113,27 +113,17 @@ pub(super) fn decide(
         return Ok(bare(keys));
     };
     let origin = origin(cluster, first, networking, &options.config, &keys);
-    let Some(template) = template::find(paths, &key, reporter) else {
-        reporter.message(1, "the cluster comes up by kubeadm, and leaves a template for the next");
-        return Ok(Start::Kubeadm {
-            keys: Some(Box::new(keys)),
-            leaves: Some(Box::new(Leaves { key, origin })),
-        });
-    };
     let token = token(&first.kubeadm).unwrap_or_default();
-    let Some(mut beginning) = template.beginning(&origin, &keys, &token, nodes.len() == 1)? else {
-        return Ok(Start::Kubeadm {
-            keys: Some(Box::new(keys)),
-            leaves: Some(Box::new(Leaves { key, origin })),
-        });
-    };
-    let is_etcd = |(path, _): &(String, String)| path == ETCD_MANIFEST;
-    let etcd_manifest = beginning.files.iter().position(is_etcd).map(|at| beginning.files.remove(at).1);
-    let Some(etcd_manifest) = etcd_manifest else {
-        return Ok(Start::Kubeadm {
-            keys: Some(Box::new(keys)),
-            leaves: Some(Box::new(Leaves { key, origin })),
-        });
+    let begun = template::find(paths, &key, reporter).and_then(|template| {
+        let mut beginning = template.beginning(&origin, &keys, &token, nodes.len() == 1).ok()?;
+        let etcd = beginning.files.iter().position(|(path, _)| path == ETCD_MANIFEST)?;
+        let (_, manifest) = beginning.files.remove(etcd);
+        Some((beginning, manifest))
+    });
+    let Some((beginning, etcd_manifest)) = begun else {
+        reporter.message(1, "the cluster comes up by kubeadm, and leaves a template for the next");
+        let leaves = Some(Box::new(Leaves { key, origin }));
+        return Ok(Start::Kubeadm { keys: Some(Box::new(keys)), leaves });
     };
     Ok(Start::Template(Box::new(FromTemplate { key, keys, beginning, etcd, etcd_manifest })))
 }
@@ -161,8 +151,7 @@ fn origin(
 
 /// The bootstrap token in a kubeadm configuration.
 fn token(kubeadm: &str) -> Option<String> {
-    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(kubeadm).ok()?;
-    let init = documents.iter().find(|document| document["kind"] == "InitConfiguration")?;
+    let init = document(kubeadm, "InitConfiguration")?;
     init["bootstrapTokens"][0]["token"].as_str().map(str::to_owned)
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     Error, Reporter, Result,
+    kubeadm::document,
     template::{self, Cause, Etcd, Seed, Template},
     trace,
 };
@@ -81,12 +82,9 @@ pub(super) async fn run(
 
 /// The taints that a control plane gets: kubeadm's own unless its configuration has others.
 fn taints(kubeadm: &str) -> Vec<Value> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(kubeadm).unwrap_or_default();
-    let init = documents.iter().find(|document| document["kind"] == "InitConfiguration");
-    let configured = init.and_then(|init| init["nodeRegistration"]["taints"].as_array());
-    configured
-        .cloned()
-        .unwrap_or_else(|| vec![json!({"key": api::CONTROL_PLANE_TAINT, "effect": "NoSchedule"})])
+    let init = document(kubeadm, "InitConfiguration").unwrap_or_default();
+    let configured = init["nodeRegistration"]["taints"].as_array().cloned();
+    configured.unwrap_or_else(|| vec![json!({"key": api::CONTROL_PLANE_TAINT, "effect": "NoSchedule"})])
 }
 
 /// Runs etcd for as long as it takes to write the template's values.

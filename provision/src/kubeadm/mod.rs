@@ -82,6 +82,12 @@ pub fn render(input: &Input<'_>) -> Result<String> {
     Ok(patch::emit(&objects))
 }
 
+/// The document of a kind in a rendered configuration; `None` when there is none, or patches have made it unreadable.
+pub(crate) fn document(configuration: &str, kind: &str) -> Option<serde_json::Value> {
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(configuration).ok()?;
+    documents.into_iter().find(|document| document["kind"] == kind)
+}
+
 /// The node's addresses, the main one first: with dual-stack that of the first service subnet's family, which
 /// is also what the API server must advertise.
 fn addresses(input: &Input<'_>) -> Result<Vec<String>> {

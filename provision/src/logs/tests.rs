@@ -54,19 +54,10 @@ impl State {
         self.write("images/layers/aa/fs/kind/version", "v1.34.4\n");
         let boot = "00000000-0000-0000-0000-000000000000".to_owned();
         let record = NodeRecord {
-            schema: SCHEMA,
-            name: name.to_owned(),
             role,
-            image: "kiln/node:v1.34.4".to_owned(),
             layers: vec![layer],
-            endpoint: kiln_network::Endpoint {
-                node: name.to_owned(),
-                link: "kn0a1b2c3d".to_owned(),
-                mac: [2, 0, 0, 0, 0, 1],
-                ipv4: Some("172.30.0.2".parse().unwrap()),
-                ipv6: None,
-            },
             process: Some(Process { pid: 1, start_time: 1, monitor: 1, monitor_start_time: 1, boot }),
+            ..NodeRecord::example(name)
         };
         state::save_node(&self.paths, "c", &record).unwrap();
         let write =

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::kubeadm::document;
+
 /// Where a cluster's API is, and under which names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -31,9 +33,8 @@ const DIFFERENT: [&str; 4] =
 impl Identity {
     /// Reads it from a node's kubeadm configuration. `None` when keys are asked for that only kubeadm makes.
     pub(crate) fn read(kubeadm: &str, node: &str) -> Option<Self> {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(kubeadm).ok()?;
-        let of_kind = |kind: &str| documents.iter().find(|document| document["kind"] == kind);
-        let (cluster, init) = (of_kind("ClusterConfiguration")?, of_kind("InitConfiguration")?);
+        let cluster = document(kubeadm, "ClusterConfiguration")?;
+        let init = document(kubeadm, "InitConfiguration")?;
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let algorithm = text(&cluster["encryptionAlgorithm"]);
         if DIFFERENT.iter().any(|place| cluster.pointer(place).is_some_and(|value| !value.is_null()))

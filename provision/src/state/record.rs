@@ -261,6 +261,28 @@ fn compare_node_names(left: &str, right: &str) -> Ordering {
 }
 
 #[cfg(test)]
+impl NodeRecord {
+    /// A control plane that does not run, for tests to change.
+    pub(crate) fn example(name: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            name: name.to_owned(),
+            role: NodeRole::ControlPlane,
+            image: "kiln/node:v1.34.4".to_owned(),
+            layers: vec![PathBuf::from("/var/lib/kiln/images/layers/aa/fs")],
+            endpoint: kiln_network::Endpoint {
+                node: name.to_owned(),
+                link: "kn0a1b2c3d".to_owned(),
+                mac: [2, 0, 0, 0, 0, 1],
+                ipv4: Some("172.30.0.2".parse().unwrap()),
+                ipv6: None,
+            },
+            process: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 
@@ -291,24 +313,6 @@ mod tests {
         }
     }
 
-    fn node(name: &str) -> NodeRecord {
-        NodeRecord {
-            schema: SCHEMA,
-            name: name.to_owned(),
-            role: NodeRole::ControlPlane,
-            image: "kiln/node:v1.34.4".to_owned(),
-            layers: vec![PathBuf::from("/var/lib/kiln/images/layers/aa/fs")],
-            endpoint: kiln_network::Endpoint {
-                node: name.to_owned(),
-                link: "kn0a1b2c3d".to_owned(),
-                mac: [2, 0, 0, 0, 0, 1],
-                ipv4: Some("172.30.0.2".parse().unwrap()),
-                ipv6: None,
-            },
-            process: None,
-        }
-    }
-
     #[test]
     fn records_come_back_as_they_were() {
         let directory = tempfile::tempdir().unwrap();
@@ -316,10 +320,13 @@ mod tests {
         assert_eq!(load_cluster(&paths, "a").unwrap(), None);
         assert!(!cluster_exists(&paths, "a").unwrap());
         save_cluster(&paths, &cluster("a")).unwrap();
-        save_node(&paths, "a", &node("a-control-plane")).unwrap();
+        save_node(&paths, "a", &NodeRecord::example("a-control-plane")).unwrap();
         assert_eq!(load_cluster(&paths, "a").unwrap(), Some(cluster("a")));
-        assert_eq!(load_node(&paths, "a", "a-control-plane").unwrap(), Some(node("a-control-plane")));
-        assert_eq!(load_nodes(&paths, "a").unwrap(), [node("a-control-plane")]);
+        assert_eq!(
+            load_node(&paths, "a", "a-control-plane").unwrap(),
+            Some(NodeRecord::example("a-control-plane"))
+        );
+        assert_eq!(load_nodes(&paths, "a").unwrap(), [NodeRecord::example("a-control-plane")]);
         assert!(cluster_exists(&paths, "a").unwrap());
     }
 
@@ -386,7 +393,7 @@ mod tests {
         assert!(remove_cluster(&paths, "..").is_err());
         assert!(load_cluster(&paths, "../a").is_err());
         assert!(load_node(&paths, "a", "../b").is_err());
-        assert!(save_node(&paths, "a", &node("../b")).is_err());
+        assert!(save_node(&paths, "a", &NodeRecord::example("../b")).is_err());
     }
 
     #[test]

@@ -70,40 +70,37 @@ pub(crate) struct Beginning {
 }
 
 impl Template {
-    /// What another cluster begins with. `alone` says whether its first node is its only one. `None` when something in it
-    /// is not understood.
+    /// What another cluster begins with. `alone` says whether its first node is its only one.
     ///
     /// # Errors
-    /// [`crate::Error::File`] when the kernel gives no randomness.
+    /// What is not understood, or that the kernel gives no randomness.
     pub(crate) fn beginning(
         &self,
         new: &Origin,
         keys: &Keys,
         token: &str,
         alone: bool,
-    ) -> Result<Option<Beginning>> {
+    ) -> Result<Beginning, Cause> {
         let created = Timestamp::now();
         let all = || self.objects.iter().chain(&self.pods);
         let old: Vec<_> = all().filter_map(|object| object::uid(&object.value)).collect();
         let uids: HashMap<_, _> = old.iter().copied().zip(random_uids(old.len())?).collect();
         let changes = Changes { texts: self.origin.texts(new, keys), uids, created };
         let mut values = Vec::new();
+        let puzzling = |key: &str| format!("{key} is not understood");
+        let change =
+            |object: &Object| changes.apply(&object.key, &object.value).ok_or_else(|| puzzling(&object.key));
         for object in &self.objects {
-            let Some(value) = changes.apply(&object.key, &object.value) else { return Ok(None) };
-            values.push(KeyValue { key: object.key.clone().into_bytes(), value });
+            values.push(KeyValue { key: object.key.clone().into_bytes(), value: change(object)? });
         }
         for pod in &self.pods {
-            let Some(value) = changes.apply(&pod.key, &pod.value) else { return Ok(None) };
-            match pod::bind(&pod.key, &value, &new.node, alone, created) {
-                Some(Some(bound)) => values.push(bound),
-                // The scheduler will find another node for it.
-                Some(None) => {}
-                None => return Ok(None),
-            }
+            let bound = pod::bind(&pod.key, &change(pod)?, &new.node, alone, created);
+            // The scheduler will find another node for one that may not run on the first.
+            values.extend(bound.ok_or_else(|| puzzling(&pod.key))?);
         }
         values.extend(bootstrap_token(token, created));
         let files = self.files.iter().map(|(path, text)| (path.clone(), self.origin.rename(new, text)));
-        Ok(Some(Beginning { values, files: files.collect(), annotations: self.annotations.clone() }))
+        Ok(Beginning { values, files: files.collect(), annotations: self.annotations.clone() })
     }
 }
 

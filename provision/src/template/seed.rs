@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     Object, Origin, REGISTRY, Template,
     etcd::{Cause, Credentials, Etcd},
-    object::{Changes, resource},
+    object::resource,
     pod,
 };
 use crate::pki::Keys;
@@ -39,7 +39,11 @@ const DROPPED: [&str; 10] = [
 ];
 
 /// Add-ons whose pods must be there: a template without them would make every later boot slower.
-const ADD_ONS: [&str; 2] = ["/registry/pods/kube-system/coredns-", "/registry/pods/kube-system/kube-proxy-"];
+const DNS_PODS: &str = "/registry/pods/kube-system/coredns";
+const PROXY_PODS: &str = "/registry/pods/kube-system/kube-proxy";
+
+/// The DaemonSet of kube-proxy.
+const KUBE_PROXY: &str = "/registry/daemonsets/kube-system/kube-proxy";
 
 /// Reads what the cluster has become.
 ///
@@ -83,13 +87,12 @@ fn is_below(rest: &str, kind: &str) -> bool {
 impl Template {
     /// Makes another cluster of it and looks for what still tells of the one that it comes from.
     fn check(&self) -> Result<(), Cause> {
-        for add_on in ADD_ONS {
-            // Not every cluster has kube-proxy; whether it has, its DaemonSet tells.
-            let wanted = add_on.replace("/pods/", "/daemonsets/").replace("coredns", "");
-            let is_wanted = add_on.contains("coredns")
-                || self.objects.iter().any(|object| object.key == wanted.trim_end_matches('-'));
-            if is_wanted && !self.pods.iter().any(|pod| pod.key.starts_with(add_on)) {
-                return Err(format!("there is no {add_on}… yet").into());
+        let has_pod = |name: &str| self.pods.iter().any(|pod| pod.key.starts_with(&format!("{name}-")));
+        // Not every cluster has kube-proxy; whether it has, its DaemonSet tells.
+        let proxied = self.objects.iter().any(|object| object.key == KUBE_PROXY);
+        for (name, wanted) in [(DNS_PODS, true), (PROXY_PODS, proxied)] {
+            if wanted && !has_pod(name) {
+                return Err(format!("there is no {name}-… yet").into());
             }
         }
         let other = Origin {
@@ -106,32 +109,12 @@ impl Template {
             front_proxy_ca: "CA".to_owned(),
             kubelet: crate::pki::Kubelet::default(),
         };
-        let changes = Changes {
-            texts: self.origin.texts(&other, &keys),
-            uids: std::collections::HashMap::new(),
-            created: jiff::Timestamp::now(),
-        };
-        for object in &self.objects {
-            let changed = changes
-                .apply(&object.key, &object.value)
-                .ok_or_else(|| format!("{} is not understood", object.key))?;
-            if self.origin.is_named_in(&changed) {
-                return Err(format!("{} tells of the cluster", object.key).into());
-            }
-        }
-        for pod in &self.pods {
-            let bound = pod::bind(&pod.key, &pod.value, &other.node, true, jiff::Timestamp::now());
-            let bound = bound.flatten().ok_or_else(|| format!("{} is not understood", pod.key))?;
-            if self.origin.is_named_in(&bound.value) {
-                return Err(format!("{} tells of the cluster", pod.key).into());
-            }
-        }
-        match self
-            .files
-            .iter()
-            .find(|(_, text)| self.origin.is_named_in(self.origin.rename(&other, text).as_bytes()))
-        {
-            Some((path, _)) => Err(format!("{path} tells of the cluster").into()),
+        let beginning = self.beginning(&other, &keys, "", true)?;
+        let values =
+            beginning.values.iter().map(|value| (String::from_utf8_lossy(&value.key), &value.value[..]));
+        let files = beginning.files.iter().map(|(path, text)| (path.into(), text.as_bytes()));
+        match values.chain(files).find(|(_, content)| self.origin.is_named_in(content)) {
+            Some((name, _)) => Err(format!("{name} tells of the cluster").into()),
             None => Ok(()),
         }
     }

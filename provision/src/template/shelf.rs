@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use serde_json::json;
 
 use super::{FORMAT, Template};
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 
 /// How many templates are kept; those that were not used for the longest time go first. Each is a megabyte.
 const KEPT: usize = 16;
+
+/// Hexadecimal digits of a template's name.
+const NAME_DIGITS: usize = 24;
 
 /// Names what a template is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +61,10 @@ impl TemplateKey {
         if own.into_iter().any(|own| text.contains(&own)) {
             return Ok(None);
         }
-        let mut hash = Sha256::new();
-        for part in [&format!("{FORMAT} {}", env!("CARGO_PKG_VERSION")), &image.to_string(), &text] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Ok(Some(Self(hexadecimal(&hash.finalize()[..12]))))
+        let counts = json!([FORMAT, env!("CARGO_PKG_VERSION"), image, text]);
+        let mut name = Digest::of(counts.to_string().as_bytes()).hex();
+        name.truncate(NAME_DIGITS);
+        Ok(Some(Self(name)))
     }
 
     fn path(&self, paths: &Paths) -> PathBuf {
@@ -118,12 +119,7 @@ fn prune(directory: &Path) {
 }
 
 fn digest(template: &Template) -> String {
-    let text = serde_json::to_vec(template).unwrap_or_default();
-    hexadecimal(&Sha256::digest(&text))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest::of(&serde_json::to_vec(template).unwrap_or_default()).hex()
 }
 
 #[cfg(test)]

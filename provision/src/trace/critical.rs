@@ -178,16 +178,7 @@ fn wish(mark: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn event(node: Option<&str>, name: &str, kind: Kind, start: u64, end: u64) -> Event {
-        Event {
-            node: node.map(str::to_owned),
-            name: name.to_owned(),
-            kind,
-            start: Duration::from_millis(start),
-            end: Duration::from_millis(end),
-        }
-    }
+    use crate::trace::event::example as event;
 
     fn path(events: Vec<Event>) -> Vec<String> {
         let mut events = events;

@@ -100,3 +100,15 @@ impl Recording {
 
 /// The mark at the end of a creation.
 pub(crate) const CREATED: &str = "created";
+
+/// An event, for tests; times are in milliseconds.
+#[cfg(test)]
+pub(super) fn example(node: Option<&str>, name: &str, kind: Kind, start: u64, end: u64) -> Event {
+    Event {
+        node: node.map(str::to_owned),
+        name: name.to_owned(),
+        kind,
+        start: Duration::from_millis(start),
+        end: Duration::from_millis(end),
+    }
+}

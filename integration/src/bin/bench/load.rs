@@ -6,12 +6,11 @@
 
 use std::{path::Path, time::Instant};
 
-use kiln_integration::{Running, TestImage, fixture, kiln::LONG};
+use kiln_integration::{TestImage, fixture};
 use serde::Serialize;
 
 use crate::{
     Result, report,
-    shape::Shape,
     site::{CLUSTER, Site},
 };
 
@@ -46,22 +45,11 @@ pub(crate) struct Load {
 impl Load {
     /// Creates a cluster of three nodes, loads so many images each way and deletes the cluster.
     pub(crate) fn measure(site: &Site, times: u16) -> Result<Self> {
-        let measured = in_cluster(site, times);
-        let deleted = site.delete();
-        // Of two errors the first is the one to tell.
-        let measured = measured?;
-        deleted?;
-        Ok(measured)
+        site.with_workers(|| in_cluster(site, times))
     }
 }
 
 fn in_cluster(site: &Site, times: u16) -> Result<Load> {
-    let (mut command, _) = site.create(Shape::TWO_WORKERS)?;
-    command.args(["--wait", "5m"]);
-    let created = Running::spawn(command, Vec::new()).wait(LONG);
-    if created.code() != 0 {
-        return Err(created.report().into());
-    }
     let mut load = Load::default();
     // The first round is not counted. The ways take turns, so that a busy moment of the host is not all one's.
     for number in 0..=times {

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, path::Path, process::Command, thread, time::Instant};
 
-use kiln_integration::Kiln;
+use kiln_integration::{Kiln, Running, kiln::LONG};
 use tempfile::TempDir;
 
 use crate::{Result, shape::Shape};
@@ -52,6 +52,23 @@ impl Site {
             command.args(["--image", image]);
         }
         Ok((command, port))
+    }
+
+    /// Creates a cluster of three nodes, two of them workers, does something with it when all are Ready, and deletes it.
+    pub(crate) fn with_workers<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let worked = self.create_workers().and_then(|()| work());
+        let deleted = self.delete();
+        // Of two errors the first is the one to tell.
+        let worked = worked?;
+        deleted?;
+        Ok(worked)
+    }
+
+    fn create_workers(&self) -> Result<()> {
+        let (mut command, _) = self.create(Shape::TWO_WORKERS)?;
+        command.args(["--wait", "5m"]);
+        let created = Running::spawn(command, Vec::new()).wait(LONG);
+        if created.code() == 0 { Ok(()) } else { Err(created.report().into()) }
     }
 
     /// Deletes the cluster; how many seconds that took.

@@ -2,11 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use kiln_integration::{
-    Cluster, Finished, Kiln, Running,
-    cluster::BUSYBOX,
-    kiln::{LONG, SHORT},
-};
+use kiln_integration::{Cluster, Finished, Kiln, cluster::BUSYBOX, kiln::SHORT};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -14,7 +10,6 @@ use crate::{
     Result,
     plain::Plain,
     report,
-    shape::Shape,
     site::{CLUSTER, Site},
     transfer::{self, FILE, PORT, SIZE},
 };
@@ -40,22 +35,11 @@ pub(crate) struct Throughput {
 impl Throughput {
     /// Creates a cluster with two workers, has everything transferred so many times and deletes the cluster.
     pub(crate) fn measure(site: &Site, times: u16) -> Result<Self> {
-        let measured = in_cluster(site, times);
-        let deleted = site.delete();
-        // Of two errors the first is the one to tell.
-        let measured = measured?;
-        deleted?;
-        Ok(measured)
+        site.with_workers(|| in_cluster(site, times))
     }
 }
 
 fn in_cluster(site: &Site, times: u16) -> Result<Throughput> {
-    let (mut command, _) = site.create(Shape::TWO_WORKERS)?;
-    command.args(["--wait", "5m"]);
-    let created = Running::spawn(command, Vec::new()).wait(LONG);
-    if created.code() != 0 {
-        return Err(created.report().into());
-    }
     let kiln = site.kiln();
     let pods = serde_json::to_vec(&pods())?;
     succeeded(&kiln.kubectl_with(CLUSTER, &["apply", "-f", "-"], &pods, SHORT))?;
