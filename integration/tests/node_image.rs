@@ -100,6 +100,18 @@ fn a_newer_kubernetes_boots() {
             assert_eq!(versions["clientVersion"]["gitVersion"], NEWER);
             assert_eq!(versions["serverVersion"]["gitVersion"], NEWER);
         });
+        steps.step("what kind asks of a node is there", || {
+            let node = format!("{CLUSTER}-control-plane");
+            let inside = |command: &[&str]| {
+                let args: Vec<&str> = ["exec", &node, "--"].iter().chain(command).copied().collect();
+                kiln.run(&args).succeeded().stdout()
+            };
+            assert_eq!(inside(&["cat", "/kind/version"]), NEWER);
+            assert!(inside(&["cat", "/kind/manifests/default-cni.yaml"]).contains("kind: DaemonSet"));
+            assert!(inside(&["cat", "/kind/manifests/default-storage.yaml"]).contains("kind: StorageClass"));
+            assert!(inside(&["crictl", "images"]).contains("kube-apiserver"));
+            assert_eq!(inside(&["cat", "/kind/product_name"]).trim(), "kind");
+        });
         steps.step("CoreDNS is there, and pods find names", || {
             let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=2m"];
             let _ = kiln.kubectl(CLUSTER, &wait).succeeded();

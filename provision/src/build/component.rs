@@ -118,9 +118,19 @@ pub(super) const REGISTRY: Component = Component {
     cgo: false,
 };
 
+/// Talks to containerd the way kubelet does: what kind and people ask a node's images and containers with.
+pub(super) const CRI_TOOLS: Component = Component {
+    name: "cri-tools",
+    module: "sigs.k8s.io/cri-tools",
+    packages: &["sigs.k8s.io/cri-tools/cmd/crictl"],
+    tags: "",
+    version_variable: Some("sigs.k8s.io/cri-tools/pkg/version.Version"),
+    cgo: false,
+};
+
 /// Every component of a node image, in the order in which they are built: kubeadm decides about the versions of later ones.
-pub(super) const ALL: [&Component; 7] =
-    [&KUBERNETES, &CONTAINERD, &RUNC, &CNI, &ETCD, &COREDNS, &LOCAL_PATH_PROVISIONER];
+pub(super) const ALL: [&Component; 8] =
+    [&KUBERNETES, &CONTAINERD, &RUNC, &CNI, &CRI_TOOLS, &ETCD, &COREDNS, &LOCAL_PATH_PROVISIONER];
 
 impl Component {
     /// The version that the recipe pins, with the checksums of everything that belongs to it.

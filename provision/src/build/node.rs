@@ -10,7 +10,7 @@ use super::{
     Build,
     cache::file_error,
     compile::Programs,
-    component::{CNI, CONTAINERD, KUBERNETES, RUNC},
+    component::{CNI, CONTAINERD, CRI_TOOLS, KUBERNETES, RUNC},
     container,
     recipe::{self, Key},
     subset::copy_file,
@@ -18,13 +18,14 @@ use super::{
 use crate::{Error, Result};
 
 /// Where each program goes: component, program, directory.
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     (KUBERNETES.name, "kubeadm", "usr/bin"),
     (KUBERNETES.name, "kubelet", "usr/bin"),
     (KUBERNETES.name, "kubectl", "usr/bin"),
     (CONTAINERD.name, "containerd", "usr/local/bin"),
     (CONTAINERD.name, "containerd-shim-runc-v2", "usr/local/bin"),
     (CONTAINERD.name, "ctr", "usr/local/bin"),
+    (CRI_TOOLS.name, "crictl", "usr/local/bin"),
     (RUNC.name, "runc", "usr/local/sbin"),
     (CNI.name, "bridge", "opt/cni/bin"),
     (CNI.name, "host-local", "opt/cni/bin"),
