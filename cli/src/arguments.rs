@@ -12,6 +12,7 @@ mod image;
 mod load;
 mod logs;
 mod node;
+mod pool;
 mod registry;
 mod trace;
 
@@ -36,6 +37,7 @@ pub(crate) use image::{
 pub(crate) use load::{Load, LoadCommand, LoadTarget};
 pub(crate) use logs::{Logs, Top};
 pub(crate) use node::{Copy, Exec, Kubectl, Ps, Shell};
+pub(crate) use pool::{Pool, PoolCommand, PoolDrain, PoolFill, PoolLs};
 pub(crate) use registry::{Registry, RegistryCommand, RegistryCreate, RegistryDelete, RegistryLs};
 pub(crate) use trace::{Trace, TraceCommand, TraceShow};
 
@@ -146,6 +148,8 @@ pub(crate) enum Command {
     Load(Load),
     /// Images in nodes and on this host
     Images(Images),
+    /// Standby clusters, booted ahead for later creates to take
+    Pool(Pool),
     /// Registries on this host, for the nodes of all clusters
     Registry(Registry),
     /// Push an image of this host's store to a registry

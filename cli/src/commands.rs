@@ -19,6 +19,7 @@ mod kubectl;
 mod load;
 mod logs;
 mod man;
+mod pool;
 mod preview;
 mod registry;
 mod store;
@@ -34,7 +35,7 @@ use kiln_provision::Paths;
 use crate::{
     arguments::{
         BenchCommand, BuildCommand, Command, ConfigCommand, CreateCommand, DeleteCommand, ExportCommand,
-        GetCommand, ImagesCommand, LoadCommand, RegistryCommand, TraceCommand,
+        GetCommand, ImagesCommand, LoadCommand, PoolCommand, RegistryCommand, TraceCommand,
     },
     failure::{Context, Failure},
     shell::Shell,
@@ -130,6 +131,12 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<ExitCode, Failu
             Some(ImagesCommand::Inspect(arguments)) => store::inspect(session, &arguments),
             Some(ImagesCommand::Prune) => store::prune(session),
             Some(ImagesCommand::Verify(arguments)) => store::verify(session, &arguments),
+            None => return missing(),
+        },
+        Command::Pool(group) => match group.command {
+            Some(PoolCommand::Fill(arguments)) => pool::fill(session, &arguments),
+            Some(PoolCommand::Ls(arguments)) => pool::ls(session, &arguments),
+            Some(PoolCommand::Drain(arguments)) => pool::drain(session, &arguments),
             None => return missing(),
         },
         Command::Registry(group) => match group.command {

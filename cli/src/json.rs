@@ -68,6 +68,31 @@ pub(crate) struct Node {
     pub(crate) ports: Vec<Port>,
 }
 
+/// An element of `pool ls -o json`.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Standby {
+    /// The name of the cluster that it may become.
+    pub(crate) name: String,
+    /// Tells those of one name apart.
+    pub(crate) number: u32,
+    /// `frozen`, `changing` or `broken`.
+    pub(crate) state: &'static str,
+    /// The version of Kubernetes in it.
+    pub(crate) kubernetes_version: Option<String>,
+    /// The image it was made from.
+    pub(crate) image: Option<String>,
+    /// The names of its nodes.
+    pub(crate) nodes: Vec<String>,
+    /// When it was frozen, as RFC 3339 has it.
+    pub(crate) frozen: Option<String>,
+    /// How long it took to boot.
+    pub(crate) boot_seconds: Option<f64>,
+    /// Memory that its processes hold, page cache included.
+    pub(crate) memory_bytes: u64,
+    /// What would be free on the disk without it.
+    pub(crate) disk_bytes: u64,
+}
+
 /// An element of `registry ls -o json`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Registry {

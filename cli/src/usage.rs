@@ -260,10 +260,10 @@ mod tests {
                 "Subcommand is required",
                 "there is no \"tcsh\"; a similar value exists: 'zsh'",
             ),
-            ("kind foo", "unknown command \"foo\" for \"kind\"", "\"kind --help\" tells how it is used"),
+            ("kind xyzzy", "unknown command \"xyzzy\" for \"kind\"", "\"kind --help\" tells how it is used"),
             (
-                "kind foo create cluster",
-                "unknown command \"foo\" for \"kind\"",
+                "kind xyzzy create cluster",
+                "unknown command \"xyzzy\" for \"kind\"",
                 "\"kind --help\" tells how it is used",
             ),
             (

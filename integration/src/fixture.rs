@@ -1,6 +1,7 @@
 //! One test's hold on the host: nothing else tests meanwhile, and nothing of it stays.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::File,
     path::{Path, PathBuf},
@@ -59,6 +60,7 @@ impl Fixture {
         ];
         let kiln = Kiln::new(binary, environment);
         remove_clusters(&kiln);
+        remove_standbys(&kiln, &state_root);
         remove_registries(&kiln, &state_root);
         let scope = Scope { binary: kiln.binary().to_owned(), state_root, run_root, temporary };
         let before = Snapshot::take(&scope);
@@ -164,6 +166,7 @@ impl Drop for Fixture {
                 let args = ["delete", "cluster", "--name", name];
                 let _ = self.kiln.command().args(args).status();
             }
+            remove_standbys(&self.kiln, &self.scope.state_root);
             remove_registries(&self.kiln, &self.scope.state_root);
         }
     }
@@ -196,6 +199,20 @@ fn prepare() -> Result<(PathBuf, TempDir, File), String> {
 fn remove_clusters(kiln: &Kiln) {
     for name in clusters(kiln).iter().filter(|name| name.starts_with(PREFIX)) {
         let _ = kiln.run(&["delete", "cluster", "--name", name]).succeeded();
+    }
+}
+
+/// Removes the clusters that tests have booted ahead, of every name of theirs.
+fn remove_standbys(kiln: &Kiln, state_root: &Path) {
+    let entries = fs_err::read_dir(state_root.join("pool")).into_iter().flatten().flatten();
+    let handles = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: BTreeSet<String> = handles
+        .filter(|handle| handle.starts_with(PREFIX))
+        .filter_map(|handle| Some(handle.rsplit_once('_')?.0.to_owned()))
+        .collect();
+    for name in names {
+        eprintln!("cleaning up standbys of {name}");
+        let _ = kiln.command().args(["pool", "drain", "--name", &name]).status();
     }
 }
 

@@ -122,7 +122,7 @@ async fn wire() -> Result<(Round, Vec<OwnedFd>)> {
 async fn connect(network: &Network, number: u8) -> kiln_network::Result<OwnedFd> {
     let endpoint = Endpoint {
         node: name(number),
-        link: Endpoint::link_name(&name(number)),
+        link: Endpoint::link_name("bench", &name(number)),
         mac: [2, 0, 0, 0, 0, number],
         ipv4: Some(address(number)),
         ipv6: None,

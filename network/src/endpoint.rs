@@ -34,10 +34,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The name of the host's end of a node's veth pair: `kn` and a hash of the node's name.
+    /// The name of the host's end of a node's veth pair: `kn` and a hash of what the cluster and the node are called.
     #[must_use]
-    pub fn link_name(node: &str) -> String {
-        name::node_link(node)
+    pub fn link_name(cluster: &str, node: &str) -> String {
+        name::node_link(cluster, node)
     }
 
     /// Whether this is one of the node's addresses.
@@ -171,7 +171,7 @@ mod tests {
         };
         let endpoint = Endpoint {
             node: "kind-worker".to_owned(),
-            link: Endpoint::link_name("kind-worker"),
+            link: Endpoint::link_name("kind", "kind-worker"),
             mac: [2, 0, 0, 0, 0, 2],
             ipv4: Some(Ipv4Addr::new(172, 30, 0, 2)),
             ipv6: None,

@@ -33,8 +33,9 @@ pub(crate) fn table(cluster: &str) -> String {
 }
 
 /// The host's end of a node's veth pair.
-pub(crate) fn node_link(node: &str) -> String {
-    format!("kn{:012x}", folded_hash(node, 48))
+pub(crate) fn node_link(cluster: &str, node: &str) -> String {
+    // No name has a slash.
+    format!("kn{:012x}", folded_hash(&format!("{cluster}/{node}"), 48))
 }
 
 /// FNV-1a of `text`, folded to `bits` as its authors advise. Stable across versions and machines, unlike the
@@ -73,8 +74,14 @@ mod tests {
 
     #[test]
     fn node_links_fit_and_differ() {
-        let names = ["kind-control-plane", "kind-control-plane2", "kind-worker", "kind2-worker"];
-        let links: std::collections::BTreeSet<_> = names.iter().map(|node| node_link(node)).collect();
+        let names = [
+            ("kind", "kind-control-plane"),
+            ("kind", "kind-worker"),
+            ("kind2", "kind2-worker"),
+            ("kind_1", "kind-worker"),
+        ];
+        let links: std::collections::BTreeSet<_> =
+            names.iter().map(|(cluster, node)| node_link(cluster, node)).collect();
         assert_eq!(links.len(), names.len());
         assert!(links.iter().all(|link| link.len() <= LINK_NAME_MAX && link.starts_with("kn")));
     }

@@ -70,6 +70,20 @@ pub enum Error {
         reason: String,
     },
 
+    /// No cluster can be booted ahead, or the one that was is of no use.
+    #[error("there can be no standby: {reason}")]
+    NoStandby {
+        /// Why.
+        reason: String,
+    },
+    /// Not everything in a cluster has come up, or ended.
+    #[error("cluster {cluster:?} is not settled after {seconds} s")]
+    Unsettled {
+        /// The cluster.
+        cluster: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     // === bench ===
     /// A program that was asked for is not on this host.
     #[error("{tool} is not on this host, and cannot {purpose}")]

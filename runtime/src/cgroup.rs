@@ -215,27 +215,12 @@ impl Cgroup {
                 // Whoever is gone already needs no signal.
                 let _ = kill_process(pid, Signal::KILL);
             }
+            // On v1 a signal reaches frozen processes only when they may run.
             self.thaw()?;
             // v1 has no event for "the last process has left"; after SIGKILL it is a matter of milliseconds.
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-    }
-
-    /// Lets frozen processes run, so that they can die: on v1 a signal reaches them only then. runc freezes a pod for a moment
-    /// while it sets up its devices, and may itself be killed in that moment.
-    fn thaw(&self) -> Result<()> {
-        for hierarchy in hierarchies()? {
-            visit(&hierarchy.join(&self.path()), &mut |directory| {
-                let state = directory.join("freezer.state");
-                if fs_err::read_to_string(&state).is_ok_and(|state| state.trim() != "THAWED") {
-                    // Gone meanwhile, or below a frozen one: the next look finds out.
-                    let _ = fs_err::write(&state, "THAWED");
-                }
-            })
-            .map_err(Error::file("thaw a cgroup"))?;
-        }
-        Ok(())
     }
 
     /// Removes it and everything below in every hierarchy, leaves first, then the parents that are empty.
@@ -318,7 +303,7 @@ fn members(directory: &Path) -> Vec<i32> {
 }
 
 /// Calls `visitor` for a directory and all below it, leaves first. Directories that vanish meanwhile are fine.
-fn visit(directory: &Path, visitor: &mut dyn FnMut(&Path)) -> io::Result<()> {
+pub(crate) fn visit(directory: &Path, visitor: &mut dyn FnMut(&Path)) -> io::Result<()> {
     let entries = match fs_err::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -90,6 +90,14 @@ pub enum Error {
         /// The processes.
         pids: Vec<i32>,
     },
+    /// A process of the container would not stop.
+    #[error("{cgroup} is not frozen after {seconds} s")]
+    Unfreezable {
+        /// The container's cgroup.
+        cgroup: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The user named for an exec does not exist in the container.
     #[error("no user {user:?} in the container")]
     NoSuchUser {

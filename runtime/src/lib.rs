@@ -15,6 +15,7 @@ mod error;
 mod exec;
 mod executor;
 mod exit;
+mod freezer;
 mod helper;
 mod hierarchy;
 mod launch;

@@ -277,6 +277,29 @@ fn frozen_processes_are_removed_too() {
     assert_eq!(cgroups_of(&leaf), Vec::<String>::new());
 }
 
+fn a_frozen_container_uses_nothing_and_goes_on() {
+    let container = Fixture::new("freezer", "i=0; while :; do i=$((i+1)); echo $i > /count; done").launch();
+    let cgroup = &container.spec.cgroup;
+    let count = || fs_err::read_to_string(container.spec.root.upper.join("count")).unwrap_or_default();
+    assert!(!cgroup.is_frozen().unwrap());
+    cgroup.freeze().unwrap();
+    assert!(cgroup.is_frozen().unwrap());
+    let (before, used) = (count(), cgroup.usage().unwrap().cpu_microseconds);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((count(), cgroup.usage().unwrap().cpu_microseconds), (before.clone(), used));
+    assert!(container.process().is_alive());
+    cgroup.thaw().unwrap();
+    assert!(!cgroup.is_frozen().unwrap());
+    for _ in 0..500 {
+        if !count().is_empty() && count() != before {
+            // Removing it does not depend on that.
+            return cgroup.freeze().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it does not go on");
+}
+
 /// The test program is the monitor's parent and does not reap it.
 fn is_zombie(pid: i32) -> bool {
     fs_err::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
@@ -359,7 +382,7 @@ fn main() -> ExitCode {
         println!("skipped: containers need root");
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("init_is_pid_one_of_its_own_world", init_is_pid_one_of_its_own_world),
         ("exec_gives_back_code_output_input_and_user", exec_gives_back_code_output_input_and_user),
         ("a_tty_is_a_terminal_inside", a_tty_is_a_terminal_inside),
@@ -368,6 +391,7 @@ fn main() -> ExitCode {
         ("the_monitor_is_small_and_outside", the_monitor_is_small_and_outside),
         ("removal_is_total_and_can_be_repeated", removal_is_total_and_can_be_repeated),
         ("frozen_processes_are_removed_too", frozen_processes_are_removed_too),
+        ("a_frozen_container_uses_nothing_and_goes_on", a_frozen_container_uses_nothing_and_goes_on),
         ("mounts_propagate_as_they_were_asked_to", mounts_propagate_as_they_were_asked_to),
         ("a_missing_init_is_told_with_its_name", a_missing_init_is_told_with_its_name),
     ];

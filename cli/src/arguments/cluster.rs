@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
+use kiln_provision::cluster;
 
 use super::{ClusterName, Format, KubeconfigPath, Output, boolean, given_path};
 use crate::{candidates, duration};
@@ -86,6 +87,16 @@ pub(crate) enum Bootstrap {
     Template,
 }
 
+impl From<Bootstrap> for cluster::Bootstrap {
+    fn from(how: Bootstrap) -> Self {
+        match how {
+            Bootstrap::Auto => Self::Auto,
+            Bootstrap::Kubeadm => Self::Kubeadm,
+            Bootstrap::Template => Self::Template,
+        }
+    }
+}
+
 /// Who makes the pod network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PodNetwork {
@@ -93,6 +104,15 @@ pub(crate) enum PodNetwork {
     Kiln,
     /// The image's /kind/manifests/default-cni.yaml, as with kind.
     Image,
+}
+
+impl From<PodNetwork> for cluster::PodNetwork {
+    fn from(who: PodNetwork) -> Self {
+        match who {
+            PodNetwork::Kiln => Self::Launcher,
+            PodNetwork::Image => Self::Image,
+        }
+    }
 }
 
 impl CreateCluster {

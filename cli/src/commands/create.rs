@@ -10,7 +10,7 @@ use kiln_provision::{
 
 use super::{Session, block_on, config, preview, trace};
 use crate::{
-    arguments::{Bootstrap, CreateCluster, PodNetwork},
+    arguments::CreateCluster,
     failure::{Failure, INTERRUPTED, require_root},
     progress::Progress,
     signal, usage,
@@ -46,15 +46,8 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
         wait: arguments.wait,
         kubeconfig: arguments.kubeconfig.path().map(Path::to_path_buf),
         retain: arguments.retain,
-        pod_network: match arguments.pod_network {
-            PodNetwork::Kiln => cluster::PodNetwork::Launcher,
-            PodNetwork::Image => cluster::PodNetwork::Image,
-        },
-        bootstrap: match arguments.bootstrap {
-            Bootstrap::Auto => cluster::Bootstrap::Auto,
-            Bootstrap::Kubeadm => cluster::Bootstrap::Kubeadm,
-            Bootstrap::Template => cluster::Bootstrap::Template,
-        },
+        pod_network: arguments.pod_network.into(),
+        bootstrap: arguments.bootstrap.into(),
         trace: recorder.clone(),
     };
     if let Some(format) = format {

@@ -107,7 +107,13 @@ pub(crate) fn network_named(cluster: &str, bridge: &str) -> Network {
 pub(crate) fn endpoint(node: &str, ipv4: Ipv4Addr) -> Endpoint {
     let [a, b, c, d] = ipv4.octets();
     let mac = [2, 0x42, a, b, c, d];
-    Endpoint { node: node.to_owned(), link: Endpoint::link_name(node), mac, ipv4: Some(ipv4), ipv6: None }
+    Endpoint {
+        node: node.to_owned(),
+        link: Endpoint::link_name("stage", node),
+        mac,
+        ipv4: Some(ipv4),
+        ipv6: None,
+    }
 }
 
 pub(crate) async fn two_nodes() -> (Network, OwnedFd, OwnedFd) {

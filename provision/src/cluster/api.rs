@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::{
-    Client, Config,
+    Client, Config, ResourceExt,
     api::{Api, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{WatchStreamExt, watcher},
@@ -254,8 +254,59 @@ pub(super) async fn pods_admitted(client: &Client) {
     first_match(Api::<ServiceAccount>::namespaced(client.clone(), "default"), only, |_| Some(())).await;
 }
 
+/// Returns when all objects of a kind are as wanted. Never ends if they never are: callers bound it.
+pub(super) async fn all_of<K>(client: &Client, wanted: impl Fn(&K) -> bool)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut waiting: BTreeSet<(Option<String>, String)> = BTreeSet::new();
+    let mut events =
+        std::pin::pin!(watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff());
+    let mut listed = false;
+    loop {
+        let key = |object: &K| (object.namespace(), object.name_any());
+        match events.next().await {
+            Some(Ok(watcher::Event::Init)) => {
+                listed = false;
+                waiting.clear();
+            }
+            Some(Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object))) => {
+                if wanted(&object) {
+                    waiting.remove(&key(&object));
+                } else {
+                    waiting.insert(key(&object));
+                }
+            }
+            Some(Ok(watcher::Event::Delete(object))) => {
+                waiting.remove(&key(&object));
+            }
+            Some(Ok(watcher::Event::InitDone)) => listed = true,
+            // The watcher tries again by itself, and does not end.
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+        if listed && waiting.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Returns when an object has changed. Never ends if none does: callers bound it.
+pub(super) async fn changed<K>(api: &Api<K>, only: watcher::Config)
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut seen = false;
+    // The first is what is there already.
+    first_match(api.clone(), only, |_| std::mem::replace(&mut seen, true).then_some(())).await;
+}
+
 /// Watches until an object tells what was looked for. Never ends if none does: callers bound it.
-async fn first_match<K, T>(api: Api<K>, only: watcher::Config, mut tell: impl FnMut(K) -> Option<T>) -> T
+pub(super) async fn first_match<K, T>(
+    api: Api<K>,
+    only: watcher::Config,
+    mut tell: impl FnMut(K) -> Option<T>,
+) -> T
 where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -280,6 +331,11 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether a node says that it is ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    not_ready(node).is_none()
 }
 
 /// Why a node is not ready; `None` when it is.

@@ -66,7 +66,8 @@ pub(super) async fn remove_all(
     }
     // A record that cannot be read must not keep the rest from going: names tell where everything is.
     let record = state::load_cluster(paths, name).ok().flatten();
-    let network = record.as_ref().map_or_else(|| nameless(name), |record| record.network.clone());
+    let handle = paths.handle(name);
+    let network = record.as_ref().map_or_else(|| nameless(&handle), |record| record.network.clone());
     if let Some(record) = record {
         errors.extend(
             state::save_cluster(paths, &state::ClusterRecord { phase: Phase::Deleting, ..record }).err(),
@@ -77,7 +78,7 @@ pub(super) async fn remove_all(
     let steps = Steps::default();
     let removals = nodes.iter().map(|node| {
         let process = state::load_node(paths, name, node).ok().flatten().and_then(|record| record.process);
-        let (cgroup, directory) = (node::cgroup(name, node), paths.node_run(name, node));
+        let (cgroup, directory) = (node::cgroup(paths, name, node), paths.node_run(name, node));
         let state = paths.node(name, node);
         steps.run(move || {
             let mut errors: Vec<Error> = kiln_runtime::remove(process.as_ref(), &cgroup, &directory)
@@ -92,8 +93,7 @@ pub(super) async fn remove_all(
         })
     });
     errors.extend(futures_util::future::join_all(removals).await.into_iter().flatten());
-    let cluster = name.to_owned();
-    errors.extend(steps.run(move || publication::withdraw(&cluster)).await.err());
+    errors.extend(steps.run(move || publication::withdraw(&handle)).await.err());
     errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
 
     if errors.is_empty() {
@@ -119,9 +119,10 @@ pub(super) fn leave_host(paths: &Paths, reporter: &dyn Reporter) -> Result<()> {
         return Ok(());
     }
     // Whoever makes a cluster now waits for the lock before it makes anything below these.
-    for directory in [&paths.run().join("clusters"), &paths.run().join("registries"), paths.run()] {
-        let _ = fs_err::remove_dir(directory);
+    for directory in ["clusters", "pool", "registries", ""] {
+        let _ = fs_err::remove_dir(paths.run().join(directory));
     }
+    let _ = fs_err::remove_dir(paths.pool());
     for setting in host::restore(paths)? {
         reporter.message(1, &format!("restored {setting}"));
     }

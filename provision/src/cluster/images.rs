@@ -4,7 +4,7 @@ use crate::{
     Error, Paths, Reporter, Result,
     image::{Image, Pruned, Reference, Store},
     registry::{self, RegistryOptions},
-    state,
+    state::{self, Occupant},
 };
 
 /// An image whose name is gone.
@@ -16,18 +16,18 @@ pub struct RemovedImages {
     pub pruned: Pruned,
 }
 
-/// The clusters with nodes that were made from an image of this name, sorted.
+/// The clusters, then the standbys, with nodes that were made from an image of this name.
 ///
 /// # Errors
 /// A record cannot be read.
 pub fn image_users(paths: &Paths, name: &Reference) -> Result<Vec<String>> {
     let is_it = |image: &str| Reference::try_new(image).is_ok_and(|image| image == *name);
     let mut users = Vec::new();
-    for cluster in state::cluster_names(paths)? {
-        let record = state::load_cluster(paths, &cluster)?;
-        let nodes = state::load_nodes(paths, &cluster)?;
+    for Occupant { owner, cluster, paths } in state::occupants(paths)? {
+        let record = state::load_cluster(&paths, &cluster)?;
+        let nodes = state::load_nodes(&paths, &cluster)?;
         if record.is_some_and(|record| is_it(&record.image)) || nodes.iter().any(|node| is_it(&node.image)) {
-            users.push(cluster);
+            users.push(if paths.meant_standby(&cluster).is_some() { owner } else { cluster });
         }
     }
     Ok(users)
@@ -86,8 +86,8 @@ pub fn prune_images(paths: &Paths) -> Result<Pruned> {
 /// The unpacked layers that nodes stand on. A record that cannot be read is an error: it may name any of them.
 fn layers_in_use(paths: &Paths) -> Result<Vec<std::path::PathBuf>> {
     let mut layers = Vec::new();
-    for cluster in state::cluster_names(paths)? {
-        for node in state::load_nodes(paths, &cluster)? {
+    for Occupant { cluster, paths, .. } in state::occupants(paths)? {
+        for node in state::load_nodes(&paths, &cluster)? {
             layers.extend(node.layers);
         }
     }

@@ -153,6 +153,27 @@ pub(super) fn write_private(process: &Process, node: &str, path: &str, content: 
         .map_err(node_error("write", node, path))
 }
 
+/// Gives a file of the node another name, in a directory that exists. One that is not there is left so.
+///
+/// # Errors
+/// [`Error::NodeFile`] naming node and path.
+pub(super) fn rename(process: &Process, node: &str, from: &str, to: &str) -> Result<()> {
+    let rename = || -> io::Result<()> {
+        let root = open_root(&process.root())?;
+        let parent = |path: &str| {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = open_in(&root, &format!("{parent}/"), OFlags::PATH | OFlags::DIRECTORY)?;
+            Ok::<_, io::Error>((parent, name.to_owned()))
+        };
+        let ((from, old), (to, new)) = (parent(from)?, parent(to)?);
+        match rustix::fs::renameat(&from, old, &to, new) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    };
+    rename().map_err(node_error("rename", node, from))
+}
+
 /// Makes the directories above a path, each resolved as the file itself will be.
 fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
     let mut parent = open_in(root, "/", OFlags::PATH | OFlags::DIRECTORY)?;

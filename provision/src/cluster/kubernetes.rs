@@ -40,13 +40,13 @@ pub(super) async fn bring_up(
     let name = &around.cluster;
     let proxies =
         if config.networking.kube_proxy_mode == config::KubeProxyMode::None { 0 } else { nodes.len() };
-    let server = node_url(first, &config.networking);
+    let server = node_url(&first.plan.endpoint, &config.networking);
     observe::watch(&first.process, &first.plan.name, server, nodes.len(), proxies);
     let (open, opened) = watch::channel(None);
     let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
 
     let announced = tokio::sync::Notify::new();
-    let url = node_url(first, &config.networking);
+    let url = node_url(&first.plan.endpoint, &config.networking);
     let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
     let start = async {
         match &*around.start {
@@ -135,9 +135,10 @@ async fn leave_template(
     }
 }
 
-fn node_url(node: &StartedNode, networking: &config::Networking) -> String {
+/// Where the API server of a node answers, for this host.
+pub(super) fn node_url(endpoint: &Endpoint, networking: &config::Networking) -> String {
     // The node's own address: it is in the API server's certificate, and no translation is needed to get there.
-    let Endpoint { ipv4, ipv6, .. } = node.plan.endpoint;
+    let (ipv4, ipv6) = (endpoint.ipv4, endpoint.ipv6);
     let (ipv4, ipv6) = (ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6));
     let address = if networking.prefers_ipv6() { ipv6.or(ipv4) } else { ipv4.or(ipv6) };
     let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());

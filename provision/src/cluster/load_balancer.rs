@@ -129,7 +129,7 @@ fn container_spec(paths: &Paths, around: &Surroundings, plan: &BalancerPlan) -> 
             read_only: true,
             propagation: Propagation::None,
         }],
-        cgroup: node::cgroup(&around.cluster, &plan.name),
+        cgroup: node::cgroup(paths, &around.cluster, &plan.name),
         sysctls: node::sysctls(&around.network),
     })
 }

@@ -18,12 +18,14 @@ mod join;
 mod kubernetes;
 mod load;
 mod load_balancer;
+mod make;
 mod manifest;
 mod network;
 mod node;
 mod observe;
 mod outbound;
 mod plan;
+mod pool;
 mod preview;
 mod publication;
 mod query;
@@ -45,6 +47,7 @@ pub use images::{RemovedImages, image_users, prune_images, remove_images};
 pub use load::{LoadOptions, LoadSource, load};
 pub(crate) use observe::FILE as TRACE_FILE;
 pub use observe::{trace, update_trace};
+pub use pool::{Drained, FillOptions, Filled, StandbyState, StandbyStatus, drain, fill, pool};
 pub use preview::{PlannedCluster, PlannedNode, Removal, plan_create, plan_delete};
 pub use query::{
     NodeState, NodeStatus, clusters, exec_command, export_kubeconfig, find_node, kubeconfig, node_images,

@@ -77,8 +77,8 @@ pub(super) struct StartedNode {
 }
 
 /// Where a cluster's nodes are in the cgroup hierarchies.
-pub(super) fn cgroup(cluster: &str, node: &str) -> Cgroup {
-    Cgroup { parent: format!("kiln/{cluster}"), leaf: node.to_owned() }
+pub(super) fn cgroup(paths: &Paths, cluster: &str, node: &str) -> Cgroup {
+    Cgroup { parent: format!("kiln/{}", paths.handle(cluster)), leaf: node.to_owned() }
 }
 
 /// Writes everything that is to be in the node before its init runs. Blocks.
@@ -271,7 +271,7 @@ fn container_spec(
         args,
         env,
         mounts,
-        cgroup: cgroup(&around.cluster, &plan.name),
+        cgroup: cgroup(paths, &around.cluster, &plan.name),
         sysctls: sysctls(&around.network),
     }
 }

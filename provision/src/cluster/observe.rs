@@ -80,7 +80,8 @@ fn collect(paths: &Paths, cluster: &str, trace: &Trace) {
                 trace.mark_at(Some(&name), mark, at);
             }
         }
-        components.extend(trace::components(&name, &node::cgroup(cluster, &name), &var).unwrap_or_default());
+        components
+            .extend(trace::components(&name, &node::cgroup(paths, cluster, &name), &var).unwrap_or_default());
     }
     trace.set_components(components);
 }

@@ -53,6 +53,12 @@ pub(super) fn variables<'a>(
     variables
 }
 
+/// Those of the caller's variables that [`variables`] are made of, as `NAME=VALUE`.
+pub(super) fn given_variables(lookup: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let names = PROXIES.into_iter().chain([EXCEPTIONS]);
+    names.filter_map(|name| given(name, &lookup).map(|value| format!("{name}={value}"))).collect()
+}
+
 /// The variables that name a proxy on this host's loopback, with its host: a node's loopback is its own.
 pub(super) fn on_loopback(lookup: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
     let found = PROXIES.into_iter().filter_map(|name| {

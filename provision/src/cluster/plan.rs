@@ -157,7 +157,7 @@ pub(super) fn endpoint(network: &Network, node: &str, index: usize) -> Result<En
     let ipv6 = network.ipv6.map(|net| Ipv6Addr::from(u128::from(net.network()) + index as u128 + 2));
     Ok(Endpoint {
         node: node.to_owned(),
-        link: Endpoint::link_name(node),
+        link: Endpoint::link_name(&network.cluster, node),
         // Locally administered, and as stable and unique on the bridge as the address it is made of.
         mac: [0x02, 0x6b, octets[0], octets[1], octets[2], octets[3]],
         ipv4: Some(ipv4),

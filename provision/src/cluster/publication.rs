@@ -4,9 +4,9 @@ use kiln_runtime::Cgroup;
 
 use crate::{Paths, Reporter, Result, proxy::process::start_proxy, state::ClusterRecord};
 
-/// Where the proxy of a cluster is in the cgroup hierarchies.
-pub(super) fn proxy_cgroup(cluster: &str) -> Cgroup {
-    Cgroup { parent: format!("kiln/{cluster}"), leaf: "proxy".to_owned() }
+/// Where the proxy of a cluster with this handle is in the cgroup hierarchies.
+fn proxy_cgroup(handle: &str) -> Cgroup {
+    Cgroup { parent: format!("kiln/{handle}"), leaf: "proxy".to_owned() }
 }
 
 /// Publishes the ports of a cluster, and says which firewalls had to be opened for it. Only where there are ports that the
@@ -28,13 +28,13 @@ pub(super) async fn publish(paths: &Paths, record: &ClusterRecord, reporter: &dy
         return Ok(());
     }
     let log = paths.cluster(&record.name).join("proxy.log");
-    start_proxy(&relayed, &proxy_cgroup(&record.name), &log).await
+    start_proxy(&relayed, &proxy_cgroup(&paths.handle(&record.name)), &log).await
 }
 
-/// Ends the proxy of a cluster, if it has one. Blocks.
+/// Ends the proxy of the cluster with this handle, if it has one. Blocks.
 ///
 /// # Errors
 /// [`crate::Error::Runtime`] when it stays.
-pub(super) fn withdraw(cluster: &str) -> Result<()> {
-    Ok(proxy_cgroup(cluster).clear()?)
+pub(super) fn withdraw(handle: &str) -> Result<()> {
+    Ok(proxy_cgroup(handle).clear()?)
 }

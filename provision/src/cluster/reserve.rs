@@ -75,7 +75,7 @@ pub(super) async fn choose(
     config: &config::Cluster,
     images: &[NodeImage],
 ) -> Result<Reserved> {
-    let network = plan::choose_network(paths, name, &config.networking).await?;
+    let network = plan::choose_network(paths, &paths.handle(name), &config.networking).await?;
     let api = plan::api_address(paths, &config.networking)?;
     let named = config::Cluster { name: name.to_owned(), ..config.clone() };
     let endpoint_of_api = config::control_plane_endpoint(&named);

@@ -42,12 +42,12 @@ pub fn usage(paths: &Paths, clusters: &[String], interval: Duration) -> Result<V
     for cluster in clusters {
         all.extend(nodes(paths, cluster)?);
     }
-    let before = sample(&all)?;
+    let before = sample(paths, &all)?;
     // Looking at all files takes a while too, and the nodes' processors do not notice.
     let (after, disks) = thread::scope(|scope| {
         let disks = scope.spawn(|| all.iter().map(|node| disk(paths, node)).collect::<Result<Vec<_>>>());
         thread::sleep(interval);
-        (sample(&all), disks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        (sample(paths, &all), disks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let samples = before.into_iter().zip(after?);
     let measured = all.into_iter().zip(samples).zip(disks?);
@@ -57,12 +57,12 @@ pub fn usage(paths: &Paths, clusters: &[String], interval: Duration) -> Result<V
 /// A node's counters, and when they were read.
 type Sample = Option<(Instant, CgroupUsage)>;
 
-fn sample(nodes: &[NodeStatus]) -> Result<Vec<Sample>> {
+fn sample(paths: &Paths, nodes: &[NodeStatus]) -> Result<Vec<Sample>> {
     let sample = |node: &NodeStatus| -> Result<Sample> {
         if node.state != NodeState::Running {
             return Ok(None);
         }
-        let usage = node::cgroup(&node.cluster, &node.name).usage()?;
+        let usage = node::cgroup(paths, &node.cluster, &node.name).usage()?;
         Ok(Some((Instant::now(), usage)))
     };
     nodes.iter().map(sample).collect()

@@ -102,6 +102,17 @@ pub async fn registry_lock(paths: &Paths, reporter: &dyn Reporter) -> Result<Loc
     wait(registry_path(paths), "waiting for another kiln on registries", reporter).await
 }
 
+/// Waits for the lock of whoever fills or drains the standbys of cluster `name`. Whoever needs the lock of one of them, or
+/// the host's, too takes this one first.
+///
+/// # Errors
+/// As [`cluster_lock`].
+pub async fn pool_lock(paths: &Paths, name: &str, reporter: &dyn Reporter) -> Result<Lock> {
+    validate_cluster_name(name)?;
+    let path = paths.locks().join(format!("pool-{name}.lock"));
+    wait(path, &format!("waiting for another kiln on the standbys of cluster {name:?}"), reporter).await
+}
+
 /// The lock of all registries if nobody has it, `None` if somebody does.
 ///
 /// # Errors
@@ -116,6 +127,7 @@ fn registry_path(paths: &Paths) -> PathBuf {
 
 fn cluster_path(paths: &Paths, name: &str) -> Result<PathBuf> {
     validate_cluster_name(name)?;
+    let name = paths.meant_standby(name).unwrap_or(name);
     Ok(paths.locks().join(format!("cluster-{name}.lock")))
 }
 

@@ -11,10 +11,11 @@ mod name;
 mod record;
 mod registry;
 mod reserved;
+mod standby;
 
 pub(crate) use file::{read_json, remove_if_exists, write_json};
 pub use lock::{
-    Lock, cluster_lock, host_lock, is_locked, registries_locked, registry_lock, try_cluster_lock,
+    Lock, cluster_lock, host_lock, is_locked, pool_lock, registries_locked, registry_lock, try_cluster_lock,
     try_registry_lock,
 };
 pub use name::{LONG_NAME, is_long_name, validate_cluster_name};
@@ -28,4 +29,8 @@ pub use registry::{
     REGISTRY_PORT, RegistryRecord, load_registries, load_registry, registry_exists, registry_names,
     remove_registry, save_registry,
 };
-pub(crate) use reserved::{anything_left, reservations};
+pub(crate) use reserved::{Occupant, anything_left, occupants, reservations};
+pub use standby::{
+    Standby, StandbyRecord, StandbyRequest, link_standby, load_standby, save_standby, standbys,
+    unlink_standby,
+};

@@ -3,7 +3,9 @@
 use std::{
     cmp::Ordering,
     collections::BTreeSet,
-    fmt, io,
+    fmt,
+    fs::FileType,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -12,7 +14,7 @@ use fs_err as fs;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{read_json, validate_cluster_name, write_json};
+use super::{read_json, standby::unlink_standby, validate_cluster_name, write_json};
 use crate::{Error, Paths, Result};
 
 /// The version of the records' layout. A record of a later version is refused rather than misread.
@@ -129,7 +131,9 @@ pub fn load_cluster(paths: &Paths, name: &str) -> Result<Option<ClusterRecord>> 
 /// [`Error::InvalidName`].
 pub fn cluster_exists(paths: &Paths, name: &str) -> Result<bool> {
     validate_cluster_name(name)?;
-    Ok(paths.cluster(name).exists() || paths.cluster_run(name).exists())
+    // A link that leads nowhere is what a removal leaves that was killed at the end.
+    let link = || paths.clusters().join(name).is_symlink();
+    Ok(paths.cluster(name).exists() || paths.cluster_run(name).exists() || link())
 }
 
 /// The names of all clusters, sorted. One whose making or removal was killed counts, so that it can be removed.
@@ -137,7 +141,7 @@ pub fn cluster_exists(paths: &Paths, name: &str) -> Result<bool> {
 /// # Errors
 /// [`Error::File`] when a directory cannot be read.
 pub fn cluster_names(paths: &Paths) -> Result<Vec<String>> {
-    let mut names: BTreeSet<String> = directories(&paths.clusters())?.into_iter().collect();
+    let mut names: BTreeSet<String> = entries(&paths.clusters(), |kind| kind.is_dir() || kind.is_symlink())?;
     names.extend(directories(&paths.run().join("clusters"))?);
     Ok(names.into_iter().filter(|name| validate_cluster_name(name).is_ok()).collect())
 }
@@ -158,7 +162,7 @@ pub fn remove_cluster(paths: &Paths, name: &str) -> Result<()> {
             Ok(()) => {}
         }
     }
-    Ok(())
+    unlink_standby(paths, name)
 }
 
 /// Writes a node's record, and its directory when it is missing. The caller holds the cluster's lock.
@@ -233,20 +237,25 @@ pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// The names of the directories in `path`; none when it does not exist.
 pub(super) fn directories(path: &Path) -> Result<Vec<String>> {
+    Ok(entries(path, |kind| kind.is_dir())?.into_iter().collect())
+}
+
+/// The names of what is in `path` and of that kind; none when it does not exist.
+fn entries(path: &Path, wanted: impl Fn(FileType) -> bool) -> Result<BTreeSet<String>> {
     let failed = |source| Error::File { what: "list the state", source };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(source) => return Err(failed(source)),
     };
-    let mut names = Vec::new();
+    let mut names = BTreeSet::new();
     for entry in entries {
         let entry = entry.map_err(failed)?;
         // Kiln's names are ASCII: anything else was put there by somebody else.
-        if entry.file_type().map_err(failed)?.is_dir()
+        if wanted(entry.file_type().map_err(failed)?)
             && let Ok(name) = entry.file_name().into_string()
         {
-            names.push(name);
+            names.insert(name);
         }
     }
     Ok(names)

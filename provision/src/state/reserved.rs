@@ -1,11 +1,11 @@
-//! What of the host is taken: networks and ports, by clusters and registries.
+//! What of the host is taken: networks and ports, by clusters, standbys and registries.
 
 use kiln_network::{Network, PortMapping};
 
-use super::{cluster_names, load_cluster, load_registries, registry_names};
+use super::{cluster_names, load_cluster, load_registries, registry_names, standbys};
 use crate::{Paths, Result};
 
-/// What one cluster or registry has for itself.
+/// What one cluster, standby or registry has for itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation {
     /// Who: `cluster dev`, `registry kiln-registry`.
@@ -15,6 +15,34 @@ pub(crate) struct Reservation {
     pub(crate) ports: Vec<PortMapping>,
 }
 
+/// A cluster, or one that was booted ahead and that nobody has asked for yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Occupant {
+    /// Who: `cluster dev`, `standby 1 of cluster dev`.
+    pub(crate) owner: String,
+    /// The cluster's name, and where everything is of it by that name.
+    pub(crate) cluster: String,
+    pub(crate) paths: Paths,
+}
+
+/// All clusters, then all standbys. What is half-made counts.
+///
+/// # Errors
+/// [`crate::Error::File`] when a directory cannot be read.
+pub(crate) fn occupants(paths: &Paths) -> Result<Vec<Occupant>> {
+    let clusters = cluster_names(paths)?.into_iter().map(|cluster| Occupant {
+        owner: format!("cluster {cluster}"),
+        paths: paths.clone(),
+        cluster,
+    });
+    let standbys = standbys(paths)?.into_iter().map(|standby| Occupant {
+        owner: standby.to_string(),
+        paths: standby.paths(paths),
+        cluster: standby.cluster,
+    });
+    Ok(clusters.chain(standbys).collect())
+}
+
 /// Everything that is reserved. Damaged records are left out: they must not keep others from being made, and the host's
 /// routes show what is in use.
 ///
@@ -22,9 +50,8 @@ pub(crate) struct Reservation {
 /// [`crate::Error::File`] when a directory cannot be read.
 pub(crate) fn reservations(paths: &Paths) -> Result<Vec<Reservation>> {
     let mut reservations = Vec::new();
-    for name in cluster_names(paths)? {
-        if let Ok(Some(record)) = load_cluster(paths, &name) {
-            let owner = format!("cluster {name}");
+    for Occupant { owner, cluster, paths } in occupants(paths)? {
+        if let Ok(Some(record)) = load_cluster(&paths, &cluster) {
             reservations.push(Reservation { owner, network: record.network, ports: record.ports });
         }
     }
@@ -35,10 +62,10 @@ pub(crate) fn reservations(paths: &Paths) -> Result<Vec<Reservation>> {
     Ok(reservations)
 }
 
-/// Whether there is any cluster or registry.
+/// Whether there is any cluster, standby or registry.
 ///
 /// # Errors
 /// As [`reservations`].
 pub(crate) fn anything_left(paths: &Paths) -> Result<bool> {
-    Ok(!cluster_names(paths)?.is_empty() || !registry_names(paths)?.is_empty())
+    Ok(!occupants(paths)?.is_empty() || !registry_names(paths)?.is_empty())
 }

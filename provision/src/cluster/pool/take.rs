@@ -1,0 +1,144 @@
+//! Making a cluster of one that was booted ahead.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
+use kube::{Api, Client, api::ListParams, runtime::watcher};
+
+use super::{
+    super::{
+        CreateOptions, api, create::phase, kubernetes::node_url, make::Booted, registry, reserve::NodeImage,
+    },
+    drain, list, park, request,
+};
+use crate::{
+    Error, Paths, Reporter, Result,
+    state::{self, Lock, NodeRecord, NodeRole, Standby},
+    trace,
+};
+
+/// How long a standby may take to be a cluster. It takes less than a second where nothing is wrong with it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where nodes say that they are there.
+const LEASES: &str = "kube-node-lease";
+
+/// Takes a standby that is just what is asked for, if there is one. Standbys that turn out to be of no use are removed. The
+/// caller holds the lock of the cluster, which does not exist.
+///
+/// # Errors
+/// The state cannot be read or written.
+pub(in super::super) async fn take(
+    paths: &Paths,
+    name: &str,
+    options: &CreateOptions,
+    images: &[NodeImage],
+    reporter: &dyn Reporter,
+) -> Result<Option<Booted>> {
+    let mut wanted = None;
+    for standby in state::standbys(paths)?.into_iter().filter(|standby| standby.cluster == name) {
+        let Some(lock) = usable(paths, &standby)? else { continue };
+        let Some(record) = state::load_standby(paths, &standby)? else { continue };
+        if record.request != *wanted.get_or_insert_with(|| request(name, options, images)) {
+            let text =
+                format!("{standby} was booted for another configuration, image or proxy, and is not taken");
+            reporter.message(1, &text);
+            continue;
+        }
+        state::link_standby(paths, &standby)?;
+        let awake = async {
+            match tokio::time::timeout(TIMEOUT, wake(paths, name, &standby, reporter)).await {
+                Ok(woken) => woken,
+                Err(_) => Err(Error::Unsettled { cluster: standby.handle(), seconds: TIMEOUT.as_secs() }),
+            }
+        };
+        match phase(reporter, "Taking a standby cluster 🧊", awake).await {
+            Ok(booted) => {
+                lock.remove()?;
+                return Ok(Some(booted));
+            }
+            Err(error) => {
+                let text = format!("Warning: {standby} is of no use, and is removed: {}", why(&error));
+                reporter.message(0, &text);
+                state::unlink_standby(paths, name)?;
+                drain::remove(paths, &standby, lock, reporter).await?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The lock of a standby that can be taken; `None` for one that is being changed, half-made, or has ended.
+fn usable(paths: &Paths, standby: &Standby) -> Result<Option<Lock>> {
+    if state::load_standby(paths, standby).ok().flatten().is_none() {
+        return Ok(None);
+    }
+    let Some(lock) = state::try_cluster_lock(&standby.paths(paths), &standby.cluster)? else {
+        return Ok(None);
+    };
+    // It may have been removed while there was no lock on it.
+    let there = state::standbys(paths)?.contains(standby) && list::is_alive(paths, standby);
+    Ok(there.then_some(lock))
+}
+
+fn why(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", why(cause))).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+/// Lets the cluster go on, and returns when its API answers and every node has said that it is there.
+async fn wake(paths: &Paths, name: &str, standby: &Standby, reporter: &dyn Reporter) -> Result<Booted> {
+    let missing = |what: &str| Error::NoStandby { reason: format!("{} has no {what}", standby.handle()) };
+    let record = state::load_cluster(paths, name)?.ok_or_else(|| missing("record"))?;
+    let nodes = state::load_nodes(paths, name)?;
+    let first = nodes.iter().find(|node| node.role == NodeRole::ControlPlane);
+    let first = first.ok_or_else(|| missing("control plane"))?;
+    let admin_conf = fs_err::read_to_string(paths.cluster(name).join("admin.conf"))
+        .map_err(Error::file("read the cluster's credentials"))?;
+    let config: crate::config::Cluster = serde_json::from_value(record.config.clone())
+        .map_err(|source| Error::Damaged { path: paths.cluster(name), source: source.into() })?;
+    let client = api::connect(&admin_conf, &node_url(&first.endpoint, &config.networking)).await?;
+    trace::step("", "thaw").over(async { park::thaw(paths, name, &nodes) }).await?;
+    let answered = async {
+        trace::wait(&first.name, "the API server to answer").over(api::answers(&client)).await;
+        last_signs(&client).await
+    };
+    // kubelet gives its sign as soon as it runs: what was there before is read first.
+    let before = answered.await?;
+    trace::step("", "start kubelet").over(park::revive(&nodes)).await?;
+    reporter.step("waiting for the nodes to say that they are there");
+    trace::wait("", "all nodes to be there").over(signs(&client, &nodes, before)).await;
+    // Some may have been made or removed meanwhile.
+    registry::tell_nodes(paths, name, reporter).await?;
+    Ok(Booted { record, access: Some((admin_conf, client)) })
+}
+
+type Signs = BTreeMap<String, Option<MicroTime>>;
+
+/// When each node has last said that it is there.
+async fn last_signs(client: &Client) -> Result<Signs> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
+    let found = leases
+        .list(&ListParams::default())
+        .await
+        .map_err(Error::api("list the signs of nodes".to_owned()))?;
+    Ok(found.items.into_iter().map(of).collect())
+}
+
+fn of(lease: Lease) -> (String, Option<MicroTime>) {
+    (lease.metadata.name.unwrap_or_default(), lease.spec.and_then(|spec| spec.renew_time))
+}
+
+/// Returns when every node has said anew that it is there.
+async fn signs(client: &Client, nodes: &[NodeRecord], before: Signs) {
+    let mut missing: Vec<&str> = park::kubernetes_nodes(nodes).map(|(name, _)| name).collect();
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
+    api::first_match(leases, watcher::Config::default(), |lease| {
+        let (name, time) = of(lease);
+        if before.get(&name) != Some(&time) {
+            missing.retain(|other| *other != name);
+        }
+        missing.is_empty().then_some(())
+    })
+    .await;
+}
