@@ -14,6 +14,7 @@ mod origin;
 mod pod;
 mod seed;
 mod shelf;
+mod signature;
 mod wire;
 
 use std::collections::HashMap;
@@ -23,13 +24,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::object::Changes;
 pub(crate) use self::{
     etcd::{Cause, Etcd, KeyValue},
     origin::Origin,
     seed::{Seed, read},
     shelf::{TemplateKey, discard, find, save},
 };
+use self::{object::Changes, signature::Signer};
 use crate::{Result, pki::Keys};
 
 /// What stands for a change of what templates hold, or of how they are used.
@@ -85,7 +86,8 @@ impl Template {
         let all = || self.objects.iter().chain(&self.pods);
         let old: Vec<_> = all().filter_map(|object| object::uid(&object.value)).collect();
         let uids: HashMap<_, _> = old.iter().copied().zip(random_uids(old.len())?).collect();
-        let changes = Changes { texts: self.origin.texts(new, keys), uids, created };
+        let signer = Signer::new(token);
+        let changes = Changes { texts: self.origin.texts(new, keys), uids, created, signer };
         let mut values = Vec::new();
         let puzzling = |key: &str| format!("{key} is not understood");
         let change =

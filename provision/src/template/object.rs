@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     etcd::KeyValue,
+    signature::Signer,
     wire::{Message, Value},
 };
 
@@ -46,7 +47,10 @@ const UID_LENGTH: usize = 36;
 const WORKLOADS: [&str; 3] = ["deployments", "replicasets", "daemonsets"];
 
 /// Entries of ConfigMaps that hold a signature with another cluster's token.
-const SIGNATURES: &str = "jws-kubeconfig-";
+pub(super) const SIGNATURES: &str = "jws-kubeconfig-";
+
+/// The key of what everybody may know of a cluster ends so.
+const CLUSTER_INFO: &str = "/kube-public/cluster-info";
 
 /// What an object has to become.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(super) struct Changes {
     pub(super) uids: HashMap<[u8; UID_LENGTH], [u8; UID_LENGTH]>,
     /// When everything was created.
     pub(super) created: Timestamp,
+    /// What signs for the nodes that will join.
+    pub(super) signer: Option<Signer>,
 }
 
 /// The kind of an object, as its key names it: the plural, in lower case.
@@ -124,9 +130,25 @@ impl Changes {
                         *bytes = self.replace_texts(text).into_bytes();
                     }
                 });
+                if key.ends_with(CLUSTER_INFO) {
+                    self.sign(object);
+                }
             }
             _ => {}
         }
+    }
+
+    fn sign(&self, information: &mut Message) {
+        let content = information.all(DATA).filter_map(Message::parse).find_map(|entry| {
+            let text = entry.bytes(ENTRY_VALUE).filter(|_| entry.bytes(ENTRY_KEY) == Some(b"kubeconfig"))?;
+            String::from_utf8(text.to_vec()).ok()
+        });
+        let (Some(content), Some(signer)) = (content, &self.signer) else { return };
+        let (name, text) = signer.entry(&content);
+        let mut entry = Message::default();
+        entry.push(ENTRY_KEY, Value::Bytes(name.into_bytes()));
+        entry.push(ENTRY_VALUE, Value::Bytes(text.into_bytes()));
+        information.push(DATA, Value::Bytes(entry.encode()));
     }
 
     fn replace_texts(&self, text: &str) -> String {
@@ -214,6 +236,7 @@ mod tests {
             texts: vec![("https://old:6443".to_owned(), "https://newer:6443".to_owned())],
             uids: HashMap::from([(*OLD, *NEW)]),
             created: Timestamp::from_second(1_800_000_000).unwrap(),
+            signer: Signer::new("123456.0123456789abcdef"),
         }
     }
 
@@ -248,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn config_maps_name_the_new_cluster_and_lose_signatures() {
+    fn config_maps_name_the_new_cluster_and_are_signed_anew() {
         let entry =
             |key: &str, value: &str| message(&[(ENTRY_KEY, key.as_bytes()), (ENTRY_VALUE, value.as_bytes())]);
         let object = message(&[
@@ -260,7 +283,9 @@ mod tests {
             changes().apply("/registry/configmaps/kube-public/cluster-info", &envelope(&object)).unwrap();
         let text = String::from_utf8_lossy(&changed).into_owned();
         assert!(text.contains("https://newer:6443") && !text.contains("old"), "{text}");
-        assert!(!text.contains("jws"), "{text}");
+        assert!(!text.contains("jws-kubeconfig-abcdef") && text.contains("jws-kubeconfig-123456"), "{text}");
+        let other = changes().apply("/registry/configmaps/kube-system/x", &envelope(&object)).unwrap();
+        assert!(!String::from_utf8_lossy(&other).contains("jws"));
     }
 
     #[test]
