@@ -1,16 +1,23 @@
 //! Bringing images into the nodes of a cluster.
 //!
-//! All nodes get an image side by side; what one has already is not sent to it. An archive is read once, and its blobs
-//! are hashed on that occasion. Each node's sender reads them again, from the page cache.
+//! All nodes get an image side by side; what one has already is not sent to it. An archive that lies in a file is sent
+//! from there, and what no node lacks is never read. One that comes through a pipe, or is compressed, is read once and
+//! parked; its blobs are hashed on that occasion. Everything else is hashed by each node's containerd, which takes nothing
+//! that is not what its digest says.
 
-use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::{join_all, try_join_all};
 
 use super::{Cancel, blocking::Steps, engine};
 use crate::{
     Error, Outcome, Paths, Reporter, Result,
-    containerd::{Containerd, ImportImage, ImportOptions},
+    containerd::{Containerd, ImportImage, ImportOptions, is_other_content},
     image::{Bundle, BundleImage, Image, Parking, Reference, Store},
     registry::{self, RegistryOptions},
     state::{self, NodeRole},
@@ -68,12 +75,7 @@ pub async fn load(
         }
         match &source {
             LoadSource::Name(name) => load.named(name).await?,
-            LoadSource::Archive(path) => {
-                let origin = path.display().to_string();
-                let opened = fs_err::File::open(path);
-                let file = opened.map_err(|source| Error::ArchiveRead { origin: origin.clone(), source })?;
-                load.archive(&origin, file).await?;
-            }
+            LoadSource::Archive(path) => load.file(path).await?,
             LoadSource::StandardInput => load.archive("standard input", std::io::stdin()).await?,
             LoadSource::Layout(path) => load.layout(path.clone()).await?,
         }
@@ -120,6 +122,15 @@ async fn connect(paths: &Paths, options: &LoadOptions) -> Result<Vec<Target>> {
         }
     });
     try_join_all(connections).await
+}
+
+/// A file that others have too.
+struct Shared(Arc<fs_err::File>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
 }
 
 /// What all images of one operation share.
@@ -211,6 +222,21 @@ impl Load<'_> {
         self.bundle(bundle, reference).await
     }
 
+    /// Loads an archive from a file, from where it is if that can be.
+    async fn file(&self, path: &Path) -> Result<()> {
+        let origin = path.display().to_string();
+        let opened = fs_err::File::open(path);
+        let file = Arc::new(opened.map_err(|source| Error::ArchiveRead { origin: origin.clone(), source })?);
+        let opening = {
+            let (origin, file) = (origin.clone(), Arc::clone(&file));
+            async move { Steps::default().run(move || Bundle::open_archive(&origin, &file)).await }
+        };
+        match self.unless_cancelled(opening).await? {
+            Some(bundle) => self.bundle(bundle, None).await,
+            None => self.archive(&origin, Shared(file)).await,
+        }
+    }
+
     async fn archive(&self, origin: &str, source: impl Read + Send + 'static) -> Result<()> {
         let (bundle, _parking) = self.read(origin, source).await?;
         self.bundle(bundle, None).await
@@ -249,7 +275,7 @@ impl Load<'_> {
                 self.reporter.message(0, &note);
             }
             let import = ImportImage::from_bundle(&bundle, &image);
-            self.place(&called, &import, Some((&bundle, image))).await?;
+            self.place(&called, &import, Some((&bundle, &image))).await?;
         }
         Ok(())
     }
@@ -259,7 +285,7 @@ impl Load<'_> {
         &self,
         called: &str,
         import: &ImportImage,
-        source: Option<(&Arc<Bundle>, BundleImage)>,
+        source: Option<(&Arc<Bundle>, &BundleImage)>,
     ) -> Result<()> {
         let asked = self.targets.iter().map(|target| async move {
             let has = target.containerd.has_image(import, self.import).await;
@@ -279,13 +305,7 @@ impl Load<'_> {
             } else {
                 format!("{} nodes", lacking.len())
             };
-            let sending = async {
-                if let Some((bundle, image)) = source {
-                    let (steps, bundle) = (Steps::default(), Arc::clone(bundle));
-                    steps.run(move || bundle.verify(&image)).await?;
-                }
-                self.send(called, import, &lacking, failed).await
-            };
+            let sending = self.send(called, import, source, &lacking, failed);
             // Not by `phase`: the nodes are told when the operation is given up.
             let title = format!("Loading image {called:?} into {many}");
             self.reporter.phase_started(&title);
@@ -304,6 +324,7 @@ impl Load<'_> {
         &self,
         called: &str,
         import: &ImportImage,
+        source: Option<(&Arc<Bundle>, &BundleImage)>,
         targets: &[&Target],
         mut failed: Vec<Error>,
     ) -> Result<()> {
@@ -319,7 +340,14 @@ impl Load<'_> {
                     self.reporter.message(1, &text);
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => failed.push(on(target, error)),
+                Err(error) => {
+                    // What is wrong with the source is no node's fault, and told once.
+                    if let (true, Some((bundle, image))) = (is_other_content(&error), source) {
+                        let (bundle, image) = (Arc::clone(bundle), image.clone());
+                        Steps::default().run(move || bundle.verify(&image)).await?;
+                    }
+                    failed.push(on(target, error));
+                }
             }
         }
         if failed.is_empty() {

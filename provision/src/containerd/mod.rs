@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use containerd_client::{
     Client,
-    tonic::{Request, Status},
+    tonic::{Code, Request, Status},
 };
 use kiln_runtime::Process;
 
@@ -107,4 +107,9 @@ fn leased<T>(message: T, lease: &str) -> Request<T> {
 fn call(what: &'static str, object: impl Into<String>) -> impl FnOnce(Status) -> Error {
     let object = object.into();
     move |source| Error::ContainerdCall { what, object, source: Box::new(source) }
+}
+
+/// Whether containerd has not taken content because it is not what its digest or its size says.
+pub(crate) fn is_other_content(error: &Error) -> bool {
+    matches!(error, Error::ContainerdCall { source, .. } if source.code() == Code::FailedPrecondition)
 }

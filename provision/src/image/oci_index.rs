@@ -4,7 +4,8 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest};
 
 use super::{
     Digest, Layer, Reference,
-    bundle::{BundleImage, Config, Content, Document, invalid},
+    bundle::{BundleImage, Config, Document, invalid},
+    content::Content,
     index,
     manifest::{MAX_DEPTH, fits, for_this_host, is_index, is_manifest, platforms},
 };
