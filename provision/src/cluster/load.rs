@@ -14,10 +14,11 @@ use std::{
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Cancel, blocking::Steps, engine};
+use super::{Cancel, blocking::Steps, daemon::Daemon, engine};
 use crate::{
     Error, Outcome, Paths, Reporter, Result,
     containerd::{Containerd, ImportImage, ImportOptions, is_other_content},
+    error::with_causes,
     image::{Bundle, BundleImage, Image, Parking, Reference, Store},
     registry::{self, RegistryOptions},
     state::{self, NodeRole},
@@ -29,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where images come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadSource {
-    /// Docker's or Podman's store if the host has one of them and it has the image, otherwise Kiln's own. What is in none
-    /// of them is pulled into Kiln's.
+    /// Docker's, Podman's or containerd's store if the host has one of them and it has the image, otherwise Kiln's own. What
+    /// is in none of them is pulled into Kiln's.
     Name(String),
     /// A file that `docker save` has written, or an OCI archive; compressed with gzip or zstd, or not.
     Archive(PathBuf),
@@ -152,6 +153,13 @@ impl Load<'_> {
                 Ok(found) => return self.saved(program, name, &found).await,
                 Err(reason) => looked.push(reason),
             }
+        }
+        match self.unless_cancelled(Daemon::of_environment().find(name)).await? {
+            Ok((origin, bundle)) => {
+                self.reporter.message(0, &format!("Image {name:?} comes from {origin}"));
+                return self.bundle(bundle, None).await;
+            }
+            Err(reason) => looked.push(reason),
         }
         let reference = Reference::try_new(name);
         let image = match &reference {
@@ -376,17 +384,6 @@ impl Load<'_> {
             () = self.cancel.triggered() => Err(Error::Interrupted),
         }
     }
-}
-
-/// An error in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }
 
 fn on(target: &Target, error: Error) -> Error {

@@ -5,6 +5,7 @@
 //! service leaves images that Kubernetes does not see in containerd 1.7 (containerd #12820).
 
 mod blob;
+mod host;
 mod import;
 mod list;
 mod presence;
@@ -20,6 +21,7 @@ use containerd_client::{
 use kiln_runtime::Process;
 
 pub use blob::{Blob, BlobData};
+pub(crate) use host::HostContainerd;
 pub use import::{ImportImage, ImportLayer, ImportOptions, Imported};
 pub use list::NodeImage;
 
@@ -88,10 +90,15 @@ pub(crate) fn socket(process: &Process) -> PathBuf {
 
 /// A request in Kubernetes' namespace.
 fn request<T>(message: T) -> Request<T> {
+    in_namespace(NAMESPACE, message)
+}
+
+/// A request in a namespace. One that cannot be told names none, which containerd refuses.
+fn in_namespace<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", NAMESPACE.parse().expect("a constant of ASCII letters"));
+    if let Ok(namespace) = namespace.parse() {
+        request.metadata_mut().insert("containerd-namespace", namespace);
+    }
     request
 }
 

@@ -10,11 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use oci_spec::image::{Arch, Os};
+use oci_spec::image::{Arch, Descriptor, Os};
 use serde::Deserialize;
 
 use super::{
-    BlobSource, Digest, Layer, Reference, content::Content, docker_archive, located, oci_index, parked,
+    BlobSource, Blobs, Digest, Layer, Reference, content::Content, docker_archive, located, oci_index, parked,
 };
 use crate::{Error, Result};
 
@@ -112,6 +112,23 @@ impl Bundle {
         };
         let images = oci_index::images(&content, &index)?;
         Self::new(content, images)
+    }
+
+    /// Takes one image from somebody else's content. `descriptor` is of its manifest or index. Its layers are read when they
+    /// are needed, and verified by nobody before.
+    ///
+    /// # Errors
+    /// [`Error::ArchiveRead`], [`Error::DigestMismatch`], [`Error::ContentMissing`], [`Error::NoPlatform`],
+    /// [`Error::InvalidImage`].
+    pub fn of_blobs(
+        origin: &str,
+        blobs: Arc<dyn Blobs>,
+        descriptor: &Descriptor,
+        name: Option<Reference>,
+    ) -> Result<Self> {
+        let content = Content::elsewhere(origin, blobs);
+        let image = oci_index::image(&content, descriptor, name)?;
+        Self::new(content, vec![image])
     }
 
     fn of_archive(content: Content) -> Result<Self> {

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
@@ -25,6 +26,23 @@ pub enum BlobSource {
     File(PathBuf),
     /// They are a part of one.
     Part(FilePart),
+    /// Somebody else has them, by their digest.
+    Elsewhere(Arc<dyn Blobs>, Digest),
+}
+
+/// Somebody else's content, by digest. Asking for it may block.
+pub trait Blobs: fmt::Debug + Send + Sync {
+    /// The size of a blob in bytes; `None` if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn size(&self, digest: &Digest) -> io::Result<Option<u64>>;
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it is not there; or it cannot be read.
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>>;
 }
 
 impl BlobSource {
@@ -36,6 +54,7 @@ impl BlobSource {
         Ok(match self {
             Self::File(path) => Box::new(fs_err::File::open(path)?),
             Self::Part(part) => Box::new(part.reader()),
+            Self::Elsewhere(blobs, digest) => return blobs.open(digest),
         })
     }
 }
@@ -56,6 +75,8 @@ enum Place {
     Parked(PathBuf, Members<Digest>),
     /// An archive's own file, which nobody has verified.
     Located(Members<FilePart>, Mutex<Promises>),
+    /// What somebody else has.
+    Elsewhere(Arc<dyn Blobs>),
 }
 
 /// What is called by another name than its digest, and what that should be.
@@ -81,6 +102,10 @@ impl Content {
         Self { origin: origin.to_owned(), place: Place::Located(members, Mutex::default()) }
     }
 
+    pub(super) fn elsewhere(origin: &str, blobs: Arc<dyn Blobs>) -> Self {
+        Self { origin: origin.to_owned(), place: Place::Elsewhere(blobs) }
+    }
+
     /// Where a blob is, if it is there.
     pub(super) fn blob(&self, digest: &Digest) -> BlobSource {
         match &self.place {
@@ -97,13 +122,14 @@ impl Content {
                     None => BlobSource::File(PathBuf::from(path)),
                 }
             }
+            Place::Elsewhere(blobs) => BlobSource::Elsewhere(Arc::clone(blobs), *digest),
         }
     }
 
     /// The digest of an archive's document, by its path.
     pub(super) fn find(&self, path: &str) -> Result<Option<Digest>> {
         match &self.place {
-            Place::Layout(_) => Ok(None),
+            Place::Layout(_) | Place::Elsewhere(_) => Ok(None),
             Place::Parked(_, members) => Ok(members.find(path).map(|(_, digest)| *digest)),
             Place::Located(members, promises) => {
                 let Some((path, part)) = members.find(path) else { return Ok(None) };
@@ -121,7 +147,7 @@ impl Content {
     /// the digest of its bytes too, so that they need not be read.
     pub(super) fn find_layer(&self, path: &str, diff_id: &Digest) -> Result<Option<FoundLayer>> {
         let found = match &self.place {
-            Place::Layout(_) => None,
+            Place::Layout(_) | Place::Elsewhere(_) => None,
             Place::Parked(directory, members) => members.find(path).map(|(_, digest)| {
                 let mut file = fs_err::File::open(directory.join(digest.hex()))?;
                 let compressed = Compressed::of(&start_of(&mut file)?);
@@ -165,6 +191,7 @@ impl Content {
     pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = match self.blob(digest) {
             BlobSource::Part(part) => return Ok(Some(part.length())),
+            BlobSource::Elsewhere(blobs, digest) => return blobs.size(&digest).map_err(self.unreadable()),
             BlobSource::File(path) => path,
         };
         match fs_err::metadata(path) {

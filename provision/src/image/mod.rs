@@ -49,7 +49,7 @@ mod whiteout;
 
 pub use blob::BlobWriter;
 pub use bundle::{Bundle, BundleImage, Document};
-pub use content::BlobSource;
+pub use content::{BlobSource, Blobs};
 pub use digest::Digest;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
 pub(crate) use manifest::{MAX_DEPTH, for_this_host, is_index, is_manifest, platforms};

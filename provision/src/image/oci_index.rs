@@ -41,7 +41,8 @@ fn name(entry: &Descriptor) -> Option<Reference> {
     candidates.into_iter().flatten().find_map(|name| Reference::try_new(name).ok())
 }
 
-fn image(content: &Content, entry: &Descriptor, name: Option<Reference>) -> Result<BundleImage> {
+/// The image that an entry describes.
+pub(super) fn image(content: &Content, entry: &Descriptor, name: Option<Reference>) -> Result<BundleImage> {
     let called = name.as_ref().map_or_else(|| entry.digest().to_string(), Reference::familiar);
     let mut indexes = Vec::new();
     let mut descriptor = entry.clone();
