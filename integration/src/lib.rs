@@ -14,6 +14,7 @@
 pub mod api;
 pub mod archive;
 pub mod cluster;
+pub mod containerd;
 pub mod disk;
 pub mod fixture;
 pub mod host;
@@ -28,6 +29,7 @@ pub mod steps;
 
 pub use archive::TestImage;
 pub use cluster::Cluster;
+pub use containerd::HostContainerd;
 pub use fixture::Fixture;
 pub use hub::Hub;
 pub use kiln::Kiln;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use kiln_integration::{
-    Cluster, Fixture, Outside, Steps, TestImage, api,
+    Cluster, Fixture, HostContainerd, Kiln, Outside, Steps, TestImage, api,
     cluster::{BUSYBOX, has_condition, http_get, items},
     disk,
     kiln::LONG,
@@ -329,9 +329,29 @@ fn images_are_loaded(fixture: &Fixture, steps: &mut Steps) {
         let finished = load(&["-", "--unpack"], &archive).succeeded();
         assert!(finished.stderr().contains("present on node"), "{}", finished.report());
     });
+    steps.step("an image comes from the host's containerd, of whatever namespace", || {
+        const THIRD: &str = "example.org/it/third:1";
+        let image = TestImage::new(b"of containerd");
+        let archive = fixture.directory().join("third.tar");
+        fs_err::write(&archive, image.oci_archive(THIRD)).expect("the directory is ours");
+        let host = HostContainerd::start(fixture.state_root(), fixture.directory());
+        let archive = archive.to_str().expect("a path of ours is text");
+        let _ = host.ctr(&["-n", "moby", "images", "import", "--no-unpack", archive]).succeeded();
+        let kiln = kiln.with_env("CONTAINERD_ADDRESS", host.socket());
+        let load = |kiln: &Kiln, name| kiln.run(&["load", "docker-image", "-n", CLUSTER, name]);
+        let finished = load(&kiln, THIRD).succeeded();
+        let from = format!("Image {THIRD:?} comes from containerd (namespace moby)");
+        assert!(finished.stderr().contains(&from), "{}", finished.report());
+        assert!(listed(THIRD), "{}", finished.report());
+        let finished = load(&kiln, THIRD).succeeded();
+        assert!(finished.stderr().contains("present on node"), "{}", finished.report());
+        let elsewhere = kiln.with_env("CONTAINERD_NAMESPACE", "default");
+        load(&elsewhere, "localhost:9/it/none:1").refused(&["containerd", "does not have it"]);
+        let _ = kiln.run(&["exec", NODE, "--", "crictl", "rmi", THIRD]).succeeded();
+    });
     steps.step("what cannot be loaded is refused", || {
         load(&["-"], b"no archive").refused(&["standard input is not an image archive"]);
-        let archive = image.docker_archive("example.org/it/third:1");
+        let archive = image.docker_archive("example.org/it/none:1");
         load(&["-"], &archive[..archive.len() / 2]).refused(&["standard input is truncated"]);
         load(&["/nonexistent.tar"], b"").refused(&["/nonexistent.tar"]);
         load(&[file, "--nodes", "it-none"], b"").refused(&["unknown node: \"it-none\""]);

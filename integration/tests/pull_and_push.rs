@@ -10,6 +10,7 @@ use std::{
 };
 
 use kiln_integration::{Finished, Kiln, Registry, Steps, TestImage, Tools, host::text};
+use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
 /// Bytes of the layer of the image that is pulled and killed.
@@ -94,6 +95,7 @@ fn images_go_from_registry_to_store_and_back() {
     steps.step("two pulls at once", || together(&tools, directory, &registry));
     steps.step("kill -9 at any point leaves a store that is whole", || killed(directory, &registry));
     if nix::unistd::geteuid().is_root() {
+        steps.step("a disk that is full in the middle of a pull", || full(directory, &registry));
         steps.step("create pulls the image of nodes", || create(directory, &name));
     } else {
         eprintln!("skipped: creating a cluster needs root");
@@ -320,6 +322,52 @@ fn together(tools: &Tools, directory: &Path, registry: &Registry) {
     let whole = reports.iter().filter(|report| report.contains(" MB downloaded")).count();
     assert_eq!(whole, 1, "the layer came once: {reports:#?}");
     verified(&fresh);
+}
+
+fn full(directory: &Path, registry: &Registry) {
+    let name = registry.name("it/large:1");
+    let root = directory.join("full");
+    fs_err::create_dir(&root).expect("a directory");
+    // Room for half of the layer.
+    let disk = Disk::mount(&root, LARGE / 2);
+    let small = kiln(directory, "full");
+    let images = root.join("images");
+    small.run(&["images", "pull", &name]).refused(&["no space left", text(&images), &name, "--root"]);
+    verified(&small);
+    for place in ["partial", "tmp"] {
+        assert_eq!(fs_err::read_dir(images.join(place)).expect("a store").count(), 0, "{place}");
+    }
+    let left = listed(&small.run(&["images", "ls", "--host", "-o", "json"]).succeeded());
+    assert_eq!(left, serde_json::json!([]));
+    // With more room the same store takes the image.
+    disk.resize(LARGE * 2);
+    drop(small.run(&["images", "pull", &name]).succeeded());
+    verified(&small);
+}
+
+/// A file system of a size, in memory; it goes with this.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    fn mount(path: &'a Path, bytes: usize) -> Self {
+        let size = format!("size={bytes}");
+        mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).expect("a mount");
+        Self(path)
+    }
+
+    fn resize(&self, bytes: usize) {
+        let size = format!("size={bytes}");
+        let (none, flags) = (None::<&str>, MsFlags::MS_REMOUNT);
+        mount(none, self.0, none, flags, Some(size.as_str())).expect("a larger one");
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let unmounted = umount(self.0);
+        // A second panic would hide the first.
+        assert!(unmounted.is_ok() || thread::panicking(), "{} stays mounted", self.0.display());
+    }
 }
 
 fn killed(directory: &Path, registry: &Registry) {

@@ -1,8 +1,8 @@
-//! How long a layer takes to be unpacked, beside GNU tar with gzip and, where they are installed, skopeo and umoci. Prints a
-//! table; needs root, the node image in the host's store, and GNU tar.
+//! How long layers take to be unpacked, beside GNU tar with gzip and, where they are installed, skopeo and umoci. Prints a
+//! table for each; needs root, the node image in the host's store, and GNU tar.
 //!
-//! The layer is the largest of the node image, packed anew by GNU tar with gzip: real files, the same on every host. What
-//! Kiln does is what it does with a pulled layer: it verifies both digests and has everything on the disk when it is done,
+//! One layer is the largest of the node image, packed anew by GNU tar with gzip: real files, the same on every host. The
+//! other has [`SMALL_FILES`] small files, as layers of interpreted languages have. What Kiln does is what it does with a pulled layer: it verifies both digests and has everything on the disk when it is done,
 //! which the others do not, so GNU tar comes a second time with a `sync` of its file system.
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,8 @@ use kiln_provision::image::{Digest, Image, ImageSettings, Layer, Reference, Stor
 use serde_json::json;
 
 const ROUNDS: usize = 5;
+/// Files of the layer of small ones.
+const SMALL_FILES: usize = 100_000;
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
@@ -30,7 +32,39 @@ type Way = (&'static str, fn(&Site, &Path) -> Result<()>);
 fn main() -> Result<()> {
     let root =
         std::env::var_os("KILN_STATE_ROOT").map_or_else(|| PathBuf::from("/var/lib/kiln"), PathBuf::from);
-    let site = Site::prepare(&Store::open(&root.join("images"))?, &root)?;
+    // Where clusters live, not where temporary files do: that may be memory.
+    let directory = || tempfile::Builder::new().prefix("bench-unpack-").tempdir_in(&root);
+    let small = directory()?;
+    write_small_files(small.path())?;
+    measure(&Site::prepare(&largest_layer(&Store::open(&root.join("images"))?)?, directory()?)?)?;
+    measure(&Site::prepare(small.path(), directory()?)?)
+}
+
+/// Where the largest layer of the newest node image of the host is unpacked.
+fn largest_layer(host: &Store) -> Result<PathBuf> {
+    let mut images = host.images()?;
+    images.retain(|image| image.name.path().ends_with("kiln/node"));
+    let image = images.pop().ok_or("there is no node image in the store: `make node-image` builds it")?;
+    let largest = image.layers.iter().max_by_key(|layer| layer.size).ok_or("the node image is empty")?;
+    host.unpack(&image)?;
+    Ok(host.layer_path(&largest.diff_id))
+}
+
+/// Files of up to 4 KiB of text, a hundred in each directory.
+fn write_small_files(root: &Path) -> Result<()> {
+    let text = "export const answer = require('./question').ask(42);\n".repeat(80);
+    for number in 0..SMALL_FILES {
+        let directory = root.join(format!("modules/{:03}/lib", number / 100));
+        if number % 100 == 0 {
+            fs_err::create_dir_all(&directory)?;
+        }
+        fs_err::write(directory.join(format!("{number}.js")), &text[..number * 37 % text.len().min(4096)])?;
+    }
+    Ok(())
+}
+
+/// Unpacks a layer each way and prints the rates.
+fn measure(site: &Site) -> Result<()> {
     let mut ways: Vec<Way> = vec![
         ("Kiln, verified and on disk", Site::kiln),
         ("GNU tar with gzip", Site::tar),
@@ -51,7 +85,7 @@ fn main() -> Result<()> {
             // What the way before has left in the page cache is not for this one to write.
             rustix::fs::syncfs(fs_err::File::open(target.path())?)?;
             let start = Instant::now();
-            way(&site, target.path())?;
+            way(site, target.path())?;
             let seconds = start.elapsed().as_secs_f64();
             site.clear()?;
             if round > 0 {
@@ -95,17 +129,8 @@ struct Site {
 }
 
 impl Site {
-    /// Packs the largest layer of the newest node image of the host.
-    fn prepare(host: &Store, root: &Path) -> Result<Self> {
-        let mut images = host.images()?;
-        images.retain(|image| image.name.path().ends_with("kiln/node"));
-        let image = images.pop().ok_or("there is no node image in the store: `make node-image` builds it")?;
-        let largest = image.layers.iter().max_by_key(|layer| layer.size).ok_or("the node image is empty")?;
-        host.unpack(&image)?;
-        let source = host.layer_path(&largest.diff_id);
-
-        // Where clusters live, not where temporary files do: that may be memory.
-        let directory = tempfile::Builder::new().prefix("bench-unpack-").tempdir_in(root)?;
+    /// Packs a tree.
+    fn prepare(source: &Path, directory: tempfile::TempDir) -> Result<Self> {
         let (plain, archive) = (directory.path().join("layer.tar"), directory.path().join("layer.tar.gz"));
         run(Command::new("tar")
             .arg("--create")

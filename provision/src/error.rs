@@ -996,6 +996,17 @@ fn first_of(nets: &[ipnet::IpNet]) -> String {
     if shown.is_empty() { String::new() } else { format!(" ({}{more})", shown.join(", ")) }
 }
 
+/// An error in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
+}
+
 /// Program output as the end of a message, on lines of its own.
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("\n  {line}")).collect()

@@ -24,7 +24,7 @@ pub(crate) struct Load {
 /// What can be loaded.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadCommand {
-    /// Load images of this host: of Docker or Podman, if there is one, or of Kiln's own store
+    /// Load images of this host: of Docker, Podman or containerd, if there is one, or of Kiln's own store
     DockerImage(LoadDockerImage),
     /// Load the images of archives, as "docker save" and tools for OCI images write them
     ImageArchive(LoadImageArchive),

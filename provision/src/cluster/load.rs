@@ -1,16 +1,24 @@
 //! Bringing images into the nodes of a cluster.
 //!
-//! All nodes get an image side by side; what one has already is not sent to it. An archive is read once, and its blobs
-//! are hashed on that occasion. Each node's sender reads them again, from the page cache.
+//! All nodes get an image side by side; what one has already is not sent to it. An archive that lies in a file is sent
+//! from there, and what no node lacks is never read. One that comes through a pipe, or is compressed, is read once and
+//! parked; its blobs are hashed on that occasion. Everything else is hashed by each node's containerd, which takes nothing
+//! that is not what its digest says.
 
-use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Cancel, blocking::Steps, engine};
+use super::{Cancel, blocking::Steps, daemon::Daemon, engine};
 use crate::{
     Error, Outcome, Paths, Reporter, Result,
-    containerd::{Containerd, ImportImage, ImportOptions},
+    containerd::{Containerd, ImportImage, ImportOptions, is_other_content},
+    error::with_causes,
     image::{Bundle, BundleImage, Image, Parking, Reference, Store},
     registry::{self, RegistryOptions},
     state::{self, NodeRole},
@@ -22,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where images come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadSource {
-    /// Docker's or Podman's store if the host has one of them and it has the image, otherwise Kiln's own. What is in none
-    /// of them is pulled into Kiln's.
+    /// Docker's, Podman's or containerd's store if the host has one of them and it has the image, otherwise Kiln's own. What
+    /// is in none of them is pulled into Kiln's.
     Name(String),
     /// A file that `docker save` has written, or an OCI archive; compressed with gzip or zstd, or not.
     Archive(PathBuf),
@@ -68,12 +76,7 @@ pub async fn load(
         }
         match &source {
             LoadSource::Name(name) => load.named(name).await?,
-            LoadSource::Archive(path) => {
-                let origin = path.display().to_string();
-                let opened = fs_err::File::open(path);
-                let file = opened.map_err(|source| Error::ArchiveRead { origin: origin.clone(), source })?;
-                load.archive(&origin, file).await?;
-            }
+            LoadSource::Archive(path) => load.file(path).await?,
             LoadSource::StandardInput => load.archive("standard input", std::io::stdin()).await?,
             LoadSource::Layout(path) => load.layout(path.clone()).await?,
         }
@@ -122,6 +125,15 @@ async fn connect(paths: &Paths, options: &LoadOptions) -> Result<Vec<Target>> {
     try_join_all(connections).await
 }
 
+/// A file that others have too.
+struct Shared(Arc<fs_err::File>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
 /// What all images of one operation share.
 struct Load<'a> {
     paths: &'a Paths,
@@ -141,6 +153,13 @@ impl Load<'_> {
                 Ok(found) => return self.saved(program, name, &found).await,
                 Err(reason) => looked.push(reason),
             }
+        }
+        match self.unless_cancelled(Daemon::of_environment().find(name)).await? {
+            Ok((origin, bundle)) => {
+                self.reporter.message(0, &format!("Image {name:?} comes from {origin}"));
+                return self.bundle(bundle, None).await;
+            }
+            Err(reason) => looked.push(reason),
         }
         let reference = Reference::try_new(name);
         let image = match &reference {
@@ -211,6 +230,21 @@ impl Load<'_> {
         self.bundle(bundle, reference).await
     }
 
+    /// Loads an archive from a file, from where it is if that can be.
+    async fn file(&self, path: &Path) -> Result<()> {
+        let origin = path.display().to_string();
+        let opened = fs_err::File::open(path);
+        let file = Arc::new(opened.map_err(|source| Error::ArchiveRead { origin: origin.clone(), source })?);
+        let opening = {
+            let (origin, file) = (origin.clone(), Arc::clone(&file));
+            async move { Steps::default().run(move || Bundle::open_archive(&origin, &file)).await }
+        };
+        match self.unless_cancelled(opening).await? {
+            Some(bundle) => self.bundle(bundle, None).await,
+            None => self.archive(&origin, Shared(file)).await,
+        }
+    }
+
     async fn archive(&self, origin: &str, source: impl Read + Send + 'static) -> Result<()> {
         let (bundle, _parking) = self.read(origin, source).await?;
         self.bundle(bundle, None).await
@@ -249,7 +283,7 @@ impl Load<'_> {
                 self.reporter.message(0, &note);
             }
             let import = ImportImage::from_bundle(&bundle, &image);
-            self.place(&called, &import, Some((&bundle, image))).await?;
+            self.place(&called, &import, Some((&bundle, &image))).await?;
         }
         Ok(())
     }
@@ -259,7 +293,7 @@ impl Load<'_> {
         &self,
         called: &str,
         import: &ImportImage,
-        source: Option<(&Arc<Bundle>, BundleImage)>,
+        source: Option<(&Arc<Bundle>, &BundleImage)>,
     ) -> Result<()> {
         let asked = self.targets.iter().map(|target| async move {
             let has = target.containerd.has_image(import, self.import).await;
@@ -279,13 +313,7 @@ impl Load<'_> {
             } else {
                 format!("{} nodes", lacking.len())
             };
-            let sending = async {
-                if let Some((bundle, image)) = source {
-                    let (steps, bundle) = (Steps::default(), Arc::clone(bundle));
-                    steps.run(move || bundle.verify(&image)).await?;
-                }
-                self.send(called, import, &lacking, failed).await
-            };
+            let sending = self.send(called, import, source, &lacking, failed);
             // Not by `phase`: the nodes are told when the operation is given up.
             let title = format!("Loading image {called:?} into {many}");
             self.reporter.phase_started(&title);
@@ -304,6 +332,7 @@ impl Load<'_> {
         &self,
         called: &str,
         import: &ImportImage,
+        source: Option<(&Arc<Bundle>, &BundleImage)>,
         targets: &[&Target],
         mut failed: Vec<Error>,
     ) -> Result<()> {
@@ -319,7 +348,14 @@ impl Load<'_> {
                     self.reporter.message(1, &text);
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => failed.push(on(target, error)),
+                Err(error) => {
+                    // What is wrong with the source is no node's fault, and told once.
+                    if let (true, Some((bundle, image))) = (is_other_content(&error), source) {
+                        let (bundle, image) = (Arc::clone(bundle), image.clone());
+                        Steps::default().run(move || bundle.verify(&image)).await?;
+                    }
+                    failed.push(on(target, error));
+                }
             }
         }
         if failed.is_empty() {
@@ -348,17 +384,6 @@ impl Load<'_> {
             () = self.cancel.triggered() => Err(Error::Interrupted),
         }
     }
-}
-
-/// An error in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }
 
 fn on(target: &Target, error: Error) -> Error {

@@ -8,6 +8,7 @@ mod cancel;
 mod cni;
 mod controllers;
 mod create;
+mod daemon;
 mod delete;
 mod demands;
 mod disk;

@@ -1,6 +1,6 @@
 //! Content that goes into a node: where its bytes are, and sending them.
 
-use std::{collections::HashMap, io::Read, path::PathBuf};
+use std::{collections::HashMap, io::Read};
 
 use containerd_client::{
     services::v1::{
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Containerd, call, leased};
-use crate::{Error, Result};
+use crate::{Error, Result, image::BlobSource};
 
 /// Bytes per message. containerd takes at most 16 MiB.
 const CHUNK: usize = 1 << 20;
@@ -39,7 +39,7 @@ pub struct Blob {
 #[derive(Clone, Debug)]
 pub enum BlobData {
     /// In a file of the host.
-    File(PathBuf),
+    Source(BlobSource),
     /// In memory.
     Bytes(Vec<u8>),
 }
@@ -170,7 +170,7 @@ fn read(
     messages: &mpsc::Sender<WriteContentRequest>,
 ) -> std::io::Result<()> {
     let mut source: Box<dyn Read> = match &blob.data {
-        BlobData::File(path) => Box::new(fs_err::File::open(path)?),
+        BlobData::Source(source) => source.open()?,
         BlobData::Bytes(bytes) => Box::new(bytes.as_slice()),
     };
     let message = |action: WriteAction, offset: u64, data: Vec<u8>| WriteContentRequest {
@@ -241,7 +241,7 @@ mod tests {
             digest: "sha256:x".to_owned(),
             media_type: String::new(),
             size: 1,
-            data: BlobData::File("/nonexistent/blob".into()),
+            data: BlobData::Source(BlobSource::File("/nonexistent/blob".into())),
         };
         let (sender, _receiver) = mpsc::channel(1);
         let error = read(&blob, "w", HashMap::new(), &sender).unwrap_err();

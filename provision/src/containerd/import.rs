@@ -16,7 +16,7 @@ use oci_spec::image::ImageManifest;
 use super::{Blob, BlobData, Containerd, SNAPSHOTTER, call, request};
 use crate::{
     Error, Result,
-    image::{Bundle, BundleImage, Document, Image, Layer, Store},
+    image::{BlobSource, Bundle, BundleImage, Document, Image, Layer, Store},
 };
 
 /// Leases end by themselves if whoever took them does not end them: an import takes minutes at most.
@@ -90,7 +90,7 @@ impl ImportImage {
             let digest = descriptor.digest().to_string();
             let parsed = digest.parse()?;
             Ok(Blob {
-                data: BlobData::File(store.blob_path(&parsed)),
+                data: BlobData::Source(BlobSource::File(store.blob_path(&parsed))),
                 media_type: descriptor.media_type().to_string(),
                 size: descriptor.size(),
                 digest,
@@ -128,7 +128,7 @@ impl ImportImage {
                 digest: layer.digest.to_string(),
                 media_type: layer.media_type.clone(),
                 size: layer.size,
-                data: BlobData::File(bundle.blob_path(&layer.digest)),
+                data: BlobData::Source(bundle.blob(&layer.digest)),
             },
             diff_id: layer.diff_id.to_string(),
         };

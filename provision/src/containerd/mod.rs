@@ -5,6 +5,7 @@
 //! service leaves images that Kubernetes does not see in containerd 1.7 (containerd #12820).
 
 mod blob;
+mod host;
 mod import;
 mod list;
 mod presence;
@@ -15,11 +16,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use containerd_client::{
     Client,
-    tonic::{Request, Status},
+    tonic::{Code, Request, Status},
 };
 use kiln_runtime::Process;
 
 pub use blob::{Blob, BlobData};
+pub(crate) use host::HostContainerd;
 pub use import::{ImportImage, ImportLayer, ImportOptions, Imported};
 pub use list::NodeImage;
 
@@ -88,10 +90,15 @@ pub(crate) fn socket(process: &Process) -> PathBuf {
 
 /// A request in Kubernetes' namespace.
 fn request<T>(message: T) -> Request<T> {
+    in_namespace(NAMESPACE, message)
+}
+
+/// A request in a namespace. One that cannot be told names none, which containerd refuses.
+fn in_namespace<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", NAMESPACE.parse().expect("a constant of ASCII letters"));
+    if let Ok(namespace) = namespace.parse() {
+        request.metadata_mut().insert("containerd-namespace", namespace);
+    }
     request
 }
 
@@ -107,4 +114,9 @@ fn leased<T>(message: T, lease: &str) -> Request<T> {
 fn call(what: &'static str, object: impl Into<String>) -> impl FnOnce(Status) -> Error {
     let object = object.into();
     move |source| Error::ContainerdCall { what, object, source: Box::new(source) }
+}
+
+/// Whether containerd has not taken content because it is not what its digest or its size says.
+pub(crate) fn is_other_content(error: &Error) -> bool {
+    matches!(error, Error::ContainerdCall { source, .. } if source.code() == Code::FailedPrecondition)
 }

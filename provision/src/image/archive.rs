@@ -329,6 +329,22 @@ impl<R: BufRead> Archive<R> {
     }
 }
 
+impl<R: BufRead + Seek> Archive<R> {
+    /// Goes past the content of the entry that came last without reading it. Returns where in the source it begins and how
+    /// many bytes it has, whether the source reaches so far or not. A file with holes is an error, as in
+    /// [`write_content`](Self::write_content).
+    pub(super) fn pass_content(&mut self, entry: &Entry) -> io::Result<(u64, u64)> {
+        if entry.is_sparse() {
+            return Err(invalid("it has a sparse file"));
+        }
+        let (offset, length) = (self.source.stream_position()?, self.content);
+        let forward = i64::try_from(length).map_err(|_| invalid("its size is out of range"))?;
+        self.source.seek_relative(forward)?;
+        self.content = 0;
+        Ok((offset, length))
+    }
+}
+
 /// A numeric field: octal digits, or, with the top bit set, a big-endian number. An empty field is 0.
 fn number(field: &[u8]) -> io::Result<i64> {
     let problem = || invalid("a number in a header of the archive is malformed");

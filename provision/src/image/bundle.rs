@@ -5,25 +5,19 @@
 //! for.
 
 use std::{
-    collections::HashSet,
-    io::{self, Read},
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    io::{ErrorKind, Read},
+    path::Path,
+    sync::Arc,
 };
 
-use oci_spec::image::{Arch, Os};
+use oci_spec::image::{Arch, Descriptor, Os};
 use serde::Deserialize;
 
 use super::{
-    Digest, Layer, Reference,
-    digest::Hashed,
-    docker_archive, oci_index,
-    parked::{self, ARCHIVE, BLOBS, Members},
-    store::MAX_DOCUMENT,
+    BlobSource, Blobs, Digest, Layer, Reference, content::Content, docker_archive, located, oci_index, parked,
 };
 use crate::{Error, Result};
 
-const LAYOUT: &str = "OCI image layout";
 const INDEX: &str = "index.json";
 
 /// Images and their content, which stays where it is.
@@ -31,8 +25,6 @@ const INDEX: &str = "index.json";
 pub struct Bundle {
     content: Content,
     images: Vec<BundleImage>,
-    /// What was read and found to be what its digest says.
-    verified: Mutex<HashSet<Digest>>,
 }
 
 /// An image of a [`Bundle`], in its variant for this host.
@@ -63,19 +55,6 @@ pub struct Document {
     pub bytes: Vec<u8>,
 }
 
-/// Where the content of a bundle is.
-#[derive(Debug)]
-pub(super) struct Content {
-    /// What errors call it.
-    pub(super) origin: String,
-    /// Whether it is a directory, which nobody has verified, and not an archive.
-    layout: bool,
-    /// Has the blobs, named by the hexadecimal digits of their digests.
-    directory: PathBuf,
-    /// The files of an archive.
-    members: Members,
-}
-
 /// What an image's configuration says that matters here. Strict readers refuse configurations that run well.
 #[derive(Debug, Deserialize)]
 pub(super) struct Config {
@@ -104,8 +83,55 @@ impl Bundle {
     /// [`Error::InvalidImage`].
     pub fn read_archive(origin: &str, source: impl Read, parking: &Path) -> Result<Self> {
         let members = parked::park(origin, source, parking)?;
-        let directory = parking.to_owned();
-        let content = Content { origin: origin.to_owned(), layout: false, directory, members };
+        Self::of_archive(Content::parked(origin, parking, members))
+    }
+
+    /// Opens an archive that lies in a file. Only its headers and what describes its images are read, and its content
+    /// stays where it is; `None` for a pipe or a compressed archive, which [`read_archive`](Self::read_archive) reads.
+    /// Nobody verifies its layers before they are used.
+    ///
+    /// # Errors
+    /// As for [`read_archive`](Self::read_archive); not [`Error::NoSpace`].
+    pub fn open_archive(origin: &str, file: &Arc<fs_err::File>) -> Result<Option<Self>> {
+        let members = located::locate(origin, file)?;
+        members.map(|members| Self::of_archive(Content::located(origin, members))).transpose()
+    }
+
+    /// Reads an OCI image layout in a directory. Its layers are read when they are needed, and verified by nobody before.
+    ///
+    /// # Errors
+    /// As for [`read_archive`](Self::read_archive), or [`Error::File`].
+    pub fn open_layout(directory: &Path) -> Result<Self> {
+        let content = Content::layout(directory);
+        let index = match fs_err::read(directory.join(INDEX)) {
+            Ok(index) => index,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Err(content.not_images(error));
+            }
+            Err(error) => return Err(Error::file("read an OCI image layout")(error)),
+        };
+        let images = oci_index::images(&content, &index)?;
+        Self::new(content, images)
+    }
+
+    /// Takes one image from somebody else's content. `descriptor` is of its manifest or index. Its layers are read when they
+    /// are needed, and verified by nobody before.
+    ///
+    /// # Errors
+    /// [`Error::ArchiveRead`], [`Error::DigestMismatch`], [`Error::ContentMissing`], [`Error::NoPlatform`],
+    /// [`Error::InvalidImage`].
+    pub fn of_blobs(
+        origin: &str,
+        blobs: Arc<dyn Blobs>,
+        descriptor: &Descriptor,
+        name: Option<Reference>,
+    ) -> Result<Self> {
+        let content = Content::elsewhere(origin, blobs);
+        let image = oci_index::image(&content, descriptor, name)?;
+        Self::new(content, vec![image])
+    }
+
+    fn of_archive(content: Content) -> Result<Self> {
         // Docker writes both since version 25; of the two, this one has complete names and the original manifests.
         let images = if let Some(index) = content.member(INDEX)? {
             let mut images = oci_index::images(&content, &index)?;
@@ -121,33 +147,11 @@ impl Bundle {
         Self::new(content, images)
     }
 
-    /// Reads an OCI image layout in a directory. Its layers are read when they are needed.
-    ///
-    /// # Errors
-    /// As for [`read_archive`](Self::read_archive), or [`Error::File`].
-    pub fn open_layout(directory: &Path) -> Result<Self> {
-        let content = Content {
-            origin: directory.display().to_string(),
-            layout: true,
-            directory: directory.join(BLOBS),
-            members: Members::default(),
-        };
-        let index = match fs_err::read(directory.join(INDEX)) {
-            Ok(index) => index,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(content.not_images(error));
-            }
-            Err(error) => return Err(Error::file("read an OCI image layout")(error)),
-        };
-        let images = oci_index::images(&content, &index)?;
-        Self::new(content, images)
-    }
-
     fn new(content: Content, images: Vec<BundleImage>) -> Result<Self> {
         if images.is_empty() {
             return Err(content.not_images("there is no image in it"));
         }
-        Ok(Self { content, images, verified: Mutex::default() })
+        Ok(Self { content, images })
     }
 
     /// The images; at least one.
@@ -158,34 +162,17 @@ impl Bundle {
 
     /// Where a blob of one of the images is.
     #[must_use]
-    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.content.blob_path(digest)
+    pub fn blob(&self, digest: &Digest) -> BlobSource {
+        self.content.blob(digest)
     }
 
-    /// Reads the layers of an image that nobody has verified before. Those of an archive have been when it was read.
+    /// Reads the layers of an image to see whether they are what their digests say. Those of an archive that was read to
+    /// its end are.
     ///
     /// # Errors
     /// [`Error::DigestMismatch`], [`Error::ArchiveRead`].
     pub fn verify(&self, image: &BundleImage) -> Result<()> {
-        if !self.content.layout {
-            return Ok(());
-        }
-        for layer in &image.layers {
-            let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-            if verified.contains(&layer.digest) {
-                continue;
-            }
-            let path = self.blob_path(&layer.digest);
-            let hashed = fs_err::File::open(&path).and_then(|file| {
-                let mut file = Hashed::new(file);
-                io::copy(&mut file, &mut io::sink())?;
-                Ok(file.into_parts().1)
-            });
-            let actual = hashed.map_err(self.content.unreadable())?;
-            self.content.compare(&layer.digest, actual)?;
-            verified.insert(layer.digest);
-        }
-        Ok(())
+        image.layers.iter().try_for_each(|layer| self.content.verify(&layer.digest))
     }
 }
 
@@ -194,73 +181,6 @@ impl BundleImage {
     #[must_use]
     pub fn id(&self) -> Digest {
         self.config.digest
-    }
-}
-
-impl Content {
-    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(digest.hex())
-    }
-
-    /// The digest of an archive's file.
-    pub(super) fn find(&self, path: &str) -> Option<Digest> {
-        self.members.find(path)
-    }
-
-    /// A document of an archive, by its path.
-    pub(super) fn member(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        match self.find(path) {
-            Some(digest) => self.read(&digest),
-            None => Ok(None),
-        }
-    }
-
-    /// Reads and verifies a document; `None` if it is not there.
-    pub(super) fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        let file = match fs_err::File::open(self.blob_path(digest)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.unreadable()(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(self.unreadable())?;
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            let problem = format!("{digest} is too large for a document");
-            return Err(self.unreadable()(io::Error::new(io::ErrorKind::FileTooLarge, problem)));
-        }
-        self.compare(digest, Digest::of(&bytes))?;
-        Ok(Some(bytes))
-    }
-
-    /// The size of a blob; `None` if it is not there.
-    pub(super) fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        match fs_err::metadata(self.blob_path(digest)) {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.unreadable()(error)),
-        }
-    }
-
-    fn compare(&self, expected: &Digest, actual: Digest) -> Result<()> {
-        if *expected == actual {
-            return Ok(());
-        }
-        let what = format!("{BLOBS}{} of {}", expected.hex(), self.origin);
-        Err(Error::DigestMismatch { what, expected: *expected, actual })
-    }
-
-    pub(super) fn not_images(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        let kind = if self.layout { LAYOUT } else { ARCHIVE };
-        Error::NotImages { origin: self.origin.clone(), kind, source: source.into() }
-    }
-
-    pub(super) fn missing(&self, image: &str, what: String) -> Error {
-        Error::ContentMissing { origin: self.origin.clone(), image: image.to_owned(), what }
-    }
-
-    fn unreadable(&self) -> impl FnOnce(io::Error) -> Error {
-        let origin = self.origin.clone();
-        move |source| Error::ArchiveRead { origin, source }
     }
 }
 

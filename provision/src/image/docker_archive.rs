@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::{
     Digest, Layer, Reference,
-    bundle::{BundleImage, Config, Content, Document, invalid},
+    bundle::{BundleImage, Config, Document, invalid},
+    content::{Content, FoundLayer},
     manifest::to_json,
-    parked::{Compressed, start_of},
+    parked::Compressed,
 };
 use crate::{Error, Result};
 
@@ -58,7 +59,7 @@ pub(super) fn images(content: &Content, manifest: &[u8]) -> Result<Vec<BundleIma
 pub(super) fn add_names(content: &Content, images: &mut [BundleImage]) -> Result<()> {
     let Some(manifest) = content.member(MANIFEST)? else { return Ok(()) };
     for entry in parse(content, &manifest)? {
-        let config = content.find(&entry.config);
+        let config = content.find(&entry.config)?;
         for image in images.iter_mut().filter(|image| image.names.is_empty() && Some(image.id()) == config) {
             image.names.extend(entry.references());
         }
@@ -74,7 +75,7 @@ fn image(content: &Content, entry: &Entry) -> Result<BundleImage> {
     let names: Vec<_> = entry.references().collect();
     let called = names.first().map_or_else(|| entry.config.clone(), Reference::familiar);
     let missing = || content.missing(&called, format!("its configuration {}", entry.config));
-    let digest = content.find(&entry.config).ok_or_else(missing)?;
+    let digest = content.find(&entry.config)?.ok_or_else(missing)?;
     let bytes = content.read(&digest)?.ok_or_else(missing)?;
     let facts = Config::parse(&called, &bytes)?;
     let paths = entry.layers.as_deref().unwrap_or_default();
@@ -92,12 +93,9 @@ fn image(content: &Content, entry: &Entry) -> Result<BundleImage> {
 
 fn layer(content: &Content, image: &str, path: &str, diff_id: &str) -> Result<Layer> {
     let missing = || content.missing(image, format!("its layer {path}"));
-    let digest = content.find(path).ok_or_else(missing)?;
-    let size = content.size(&digest)?.ok_or_else(missing)?;
     let diff_id = Digest::try_new(diff_id)?;
-    let start = fs_err::File::open(content.blob_path(&digest)).and_then(|mut file| start_of(&mut file));
-    let start = start.map_err(|source| Error::ArchiveRead { origin: content.origin.clone(), source })?;
-    let media_type = match Compressed::of(&start) {
+    let FoundLayer { digest, size, compressed } = content.find_layer(path, &diff_id)?.ok_or_else(missing)?;
+    let media_type = match compressed {
         Compressed::Gzip => GZIP_LAYER_TYPE,
         Compressed::Zstd => ZSTD_LAYER_TYPE,
         // Whatever it is, its digest tells below whether it is the archive that it should be.
@@ -105,7 +103,7 @@ fn layer(content: &Content, image: &str, path: &str, diff_id: &str) -> Result<La
     };
     // Compressed layers are compared when they are unpacked.
     if media_type == LAYER_TYPE && digest != diff_id {
-        let what = format!("layer {path} of {}", content.origin);
+        let what = format!("{path} of {}", content.origin);
         return Err(Error::DigestMismatch { what, expected: diff_id, actual: digest });
     }
     Ok(Layer { digest, diff_id, media_type: media_type.to_owned(), size })

@@ -11,22 +11,27 @@
 //! all stays.
 //!
 //! A [`Bundle`] is somebody else's: the images of an archive or of another layout, on their way into nodes. What an
-//! archive holds is parked in `tmp/` and never becomes part of the store.
+//! archive holds never becomes part of the store: it stays in the archive's own file or, if that can only be read front
+//! to back, is parked in `tmp/`.
 //!
 //! All of this blocks: asynchronous callers move it to a blocking thread.
 
 mod archive;
 mod blob;
 mod bundle;
+mod content;
 mod digest;
 mod docker_archive;
 mod index;
 mod inode;
+mod located;
 mod manifest;
 mod materialise;
+mod members;
 mod oci_index;
 mod pack;
 mod parked;
+mod part;
 mod partial;
 mod pax;
 mod picked;
@@ -44,6 +49,7 @@ mod whiteout;
 
 pub use blob::BlobWriter;
 pub use bundle::{Bundle, BundleImage, Document};
+pub use content::{BlobSource, Blobs};
 pub use digest::Digest;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
 pub(crate) use manifest::{MAX_DEPTH, for_this_host, is_index, is_manifest, platforms};
@@ -52,6 +58,7 @@ pub use oci_spec::image::{Descriptor, ImageConfiguration};
 pub(crate) use pack::archive_tree;
 pub use pack::pack_layer;
 pub use parked::Parking;
+pub use part::{FilePart, PartReader};
 pub use partial::Partial;
 pub(crate) use picked::pick_files;
 pub use reference::Reference;

@@ -4,7 +4,8 @@ use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest};
 
 use super::{
     Digest, Layer, Reference,
-    bundle::{BundleImage, Config, Content, Document, invalid},
+    bundle::{BundleImage, Config, Document, invalid},
+    content::Content,
     index,
     manifest::{MAX_DEPTH, fits, for_this_host, is_index, is_manifest, platforms},
 };
@@ -40,7 +41,8 @@ fn name(entry: &Descriptor) -> Option<Reference> {
     candidates.into_iter().flatten().find_map(|name| Reference::try_new(name).ok())
 }
 
-fn image(content: &Content, entry: &Descriptor, name: Option<Reference>) -> Result<BundleImage> {
+/// The image that an entry describes.
+pub(super) fn image(content: &Content, entry: &Descriptor, name: Option<Reference>) -> Result<BundleImage> {
     let called = name.as_ref().map_or_else(|| entry.digest().to_string(), Reference::familiar);
     let mut indexes = Vec::new();
     let mut descriptor = entry.clone();

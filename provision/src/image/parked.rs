@@ -5,7 +5,6 @@
 //! there is of it: nodes are sent the content from there.
 
 use std::{
-    collections::HashMap,
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
     path::Path,
@@ -16,11 +15,11 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::{
     Digest,
-    archive::{Archive, Entry, Kind},
+    archive::{Archive, Entry},
     digest::Hashed,
     failed,
+    members::Members,
     scratch::ScratchDirectory,
-    unpack::MAX_BYTES,
 };
 use crate::{Error, Result};
 
@@ -29,10 +28,6 @@ pub(super) const ARCHIVE: &str = "image archive";
 /// The directory of a layout, and of archives in its form, whose files are named by their digest.
 pub(super) const BLOBS: &str = "blobs/sha256/";
 
-/// Files that an archive may have. Large images have hundreds.
-const MAX_ENTRIES: usize = 100_000;
-/// Links that may lead to each other.
-const MAX_LINKS: usize = 8;
 /// Bytes read at a time.
 const BUFFER: usize = 256 * 1024;
 /// Bytes that tell how a stream is compressed.
@@ -61,28 +56,6 @@ impl Parking {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
-    }
-}
-
-/// What an archive holds, by its own paths.
-#[derive(Debug, Default)]
-pub(super) struct Members {
-    files: HashMap<String, Digest>,
-    links: HashMap<String, String>,
-}
-
-impl Members {
-    /// The content of a file, links followed.
-    pub(super) fn find(&self, path: &str) -> Option<Digest> {
-        let mut path = normal("", path);
-        for _ in 0..MAX_LINKS {
-            match (self.files.get(&path), self.links.get(&path)) {
-                (Some(digest), _) => return Some(*digest),
-                (None, Some(target)) => path = target.clone(),
-                (None, None) => return None,
-            }
-        }
-        None
     }
 }
 
@@ -122,34 +95,20 @@ pub(super) fn start_of(source: &mut impl Read) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`Error::NotImages`] if it is no archive, [`Error::ArchiveTruncated`], [`Error::ArchiveRead`],
 /// [`Error::DigestMismatch`] for a blob that is not what its name says, [`Error::NoSpace`].
-pub(super) fn park(origin: &str, source: impl Read, directory: &Path) -> Result<Members> {
-    let mut members = Members::default();
+pub(super) fn park(origin: &str, source: impl Read, directory: &Path) -> Result<Members<Digest>> {
     let (mut compressed, mut current) = (Compressed::No, None);
     let outcome = decompressed(source, &mut compressed).and_then(|source| {
         let mut archive = Archive::new(source);
-        let mut bytes = 0_u64;
-        while let Some(entry) = archive.next()? {
-            let path = normal("", &String::from_utf8_lossy(&entry.path));
-            current = Some(path.clone());
-            bytes = bytes.saturating_add(entry.size);
-            if members.files.len() + members.links.len() >= MAX_ENTRIES || bytes > MAX_BYTES {
-                return Err(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("it has more than {MAX_ENTRIES} files or {} GiB", MAX_BYTES >> 30),
-                ));
+        let members = Members::read(&mut archive, &mut current, |archive, entry, path| {
+            let digest = park_file(archive, entry, directory)?;
+            match mismatch(origin, path, digest) {
+                Some(mismatch) => Err(io::Error::other(mismatch)),
+                None => Ok(digest),
             }
-            if let Some(target) = link(&path, &entry) {
-                members.links.insert(path, target);
-            } else if entry.kind == Kind::File {
-                let digest = park_file(&mut archive, &entry, directory)?;
-                if let Some(mismatch) = mismatch(origin, &path, digest) {
-                    return Err(io::Error::other(mismatch));
-                }
-                members.files.insert(path, digest);
-            }
-        }
+        })?;
         // Whoever writes to a pipe wants to get rid of all of it, and the end of a compressed stream has a checksum.
-        io::copy(&mut archive.into_source(), &mut io::sink()).map(drop)
+        io::copy(&mut archive.into_source(), &mut io::sink())?;
+        Ok(members)
     });
     outcome.map_err(|error| {
         // A small archive may be lost with the end of its compression.
@@ -158,8 +117,7 @@ pub(super) fn park(origin: &str, source: impl Read, directory: &Path) -> Result<
             cut.then(|| "its first file".to_owned())
         });
         explain(origin, ARCHIVE, current, directory, error)
-    })?;
-    Ok(members)
+    })
 }
 
 /// The stream without its compression, which is told.
@@ -195,33 +153,13 @@ fn park_file(archive: &mut Archive<impl BufRead>, entry: &Entry, directory: &Pat
     Ok(digest)
 }
 
-/// Where a link leads: a symbolic one from its own directory, a hard one from the top.
-fn link(path: &str, entry: &Entry) -> Option<String> {
-    match &entry.kind {
-        Kind::Symlink(target) => {
-            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-            Some(normal(directory, &String::from_utf8_lossy(target)))
-        }
-        Kind::HardLink(target) => Some(normal("", &String::from_utf8_lossy(target))),
-        _ => None,
-    }
-}
-
-/// A path without `.` and `..`, as a key: it never names a file of the host.
-pub(super) fn normal(directory: &str, path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in directory.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+/// The digest that a path says its file has.
+pub(super) fn digest_of_path(path: &str) -> Option<Digest> {
+    Digest::try_new(&format!("sha256:{}", path.strip_prefix(BLOBS)?)).ok()
 }
 
 fn mismatch(origin: &str, path: &str, actual: Digest) -> Option<Mismatch> {
-    let expected = Digest::try_new(&format!("sha256:{}", path.strip_prefix(BLOBS)?)).ok()?;
+    let expected = digest_of_path(path)?;
     (expected != actual).then(|| Mismatch { what: format!("{path} of {origin}"), expected, actual })
 }
 
@@ -272,24 +210,6 @@ pub(super) fn explain(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_become_keys() {
-        assert_eq!(normal("", "./a//b/"), "a/b");
-        assert_eq!(normal("id", "../other/layer.tar"), "other/layer.tar");
-        assert_eq!(normal("", "/../../etc/passwd"), "etc/passwd");
-    }
-
-    #[test]
-    fn links_that_go_in_circles_lead_nowhere() {
-        let mut members = Members::default();
-        members.links.insert("a".to_owned(), "b".to_owned());
-        members.links.insert("b".to_owned(), "a".to_owned());
-        assert_eq!(members.find("a"), None);
-        members.files.insert("c".to_owned(), Digest::of(b""));
-        members.links.insert("d".to_owned(), "c".to_owned());
-        assert_eq!(members.find("./d"), Some(Digest::of(b"")));
-    }
 
     #[test]
     fn compression_is_told_by_the_first_bytes() {

@@ -140,6 +140,22 @@ impl Partial {
     }
 }
 
+/// Removes half a blob that nobody is working on. What cannot be removed now is the next sweep's.
+pub(super) fn discard(root: &Path, digest: &Digest) {
+    let path = path(root, digest);
+    let Ok(file) =
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    let removed = flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(io::Error::from)
+        .and_then(|()| if is_at(file.as_fd(), &path)? { fs_err::remove_file(&path) } else { Ok(()) });
+    if let Err(error) = removed {
+        tracing::debug!(%digest, %error, "half a blob stays");
+    }
+}
+
 fn path(root: &Path, digest: &Digest) -> PathBuf {
     root.join(PARTIAL).join(digest.hex())
 }
@@ -191,9 +207,14 @@ mod tests {
         assert!(!store.has_blob(&digest));
         let mut partial = store.partial_blob(&digest, || ()).unwrap().unwrap();
         assert_eq!(partial.size(), 2);
+        store.discard_partial(&digest);
         partial.write(b"llo").unwrap();
         partial.finish().unwrap();
         assert_eq!(store.read_blob(&digest).unwrap(), b"hello");
+        let other = Digest::of(b"other");
+        drop(store.partial_blob(&other, || ()).unwrap().unwrap());
+        store.discard_partial(&other);
+        store.discard_partial(&other);
         assert!(store.partial_blob(&digest, || ()).unwrap().is_none());
         assert_eq!(fs_err::read_dir(directory.path().join(PARTIAL)).unwrap().count(), 0);
     }

@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     archive::{Archive, Kind},
-    parked::{Compressed, decompressed, explain, normal},
+    members::normal,
+    parked::{Compressed, decompressed, explain},
     unpack::MAX_BYTES,
 };
 use crate::Result;

@@ -121,6 +121,11 @@ impl Store {
             .map_err(failed(format!("make a file for blob {digest}"), &self.root))
     }
 
+    /// Removes what there is of a blob that is not complete, unless somebody is downloading it.
+    pub fn discard_partial(&self, digest: &Digest) {
+        partial::discard(&self.root, digest);
+    }
+
     /// A promise that nothing is taken away from the store: to be held by whoever puts content in before it has a name,
     /// and by whoever uses content that no record of a node protects yet. Waits while [`prune`](Self::prune) works.
     ///

@@ -24,7 +24,7 @@ use super::{
     unpack::MAX_BYTES,
     usage::digests,
 };
-use crate::{Reporter, Result};
+use crate::{Reporter, Result, error::with_causes};
 
 /// What was looked at, and what is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -223,14 +223,4 @@ impl Write for Comparison {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }

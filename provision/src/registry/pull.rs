@@ -65,7 +65,13 @@ pub async fn pull(
         transfer(&store, name, &sessions, reporter).await
     };
     pulled.await.map_err(|problem| match problem {
-        Problem::Store(error) => *error,
+        Problem::Store(error) => match *error {
+            // The disk is full of images: which one was it?
+            Error::NoSpace { what, path, source } => {
+                Error::NoSpace { what: format!("{what} of image {}", name.familiar()), path, source }
+            }
+            error => error,
+        },
         problem => Error::Pull {
             image: name.familiar(),
             registry: name.domain().to_owned(),
@@ -187,6 +193,7 @@ async fn all(
     let permits = Arc::new(Semaphore::new(MAX_PARALLEL));
     // Dropped with this future, they end.
     let mut tasks = JoinSet::new();
+    let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();
     for blob in blobs {
         let (sessions, store, meter) = (sessions.to_vec(), store.clone(), meter.clone());
         let permits = Arc::clone(&permits);
@@ -200,7 +207,15 @@ async fn all(
         tokio::select! {
             ended = tasks.join_next() => match ended {
                 None => return Ok(()),
-                Some(Ok(result)) => result?,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(problem))) => {
+                    if is_full(&problem) {
+                        // Nor are the other halves of any use, but their space is.
+                        tasks.shutdown().await;
+                        digests.iter().for_each(|digest| store.discard_partial(digest));
+                    }
+                    return Err(problem);
+                }
                 Some(Err(error)) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => std::future::pending().await,
@@ -210,4 +225,9 @@ async fn all(
             _ = tick.tick() => reporter.step(&meter.text()),
         }
     }
+}
+
+/// Whether the disk is full.
+fn is_full(problem: &Problem) -> bool {
+    matches!(problem, Problem::Store(error) if matches!(**error, Error::NoSpace { .. }))
 }

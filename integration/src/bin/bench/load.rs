@@ -6,7 +6,7 @@
 
 use std::{path::Path, time::Instant};
 
-use kiln_integration::{TestImage, fixture};
+use kiln_integration::{TestImage, fixture, kiln::SHORT};
 use serde::Serialize;
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) struct Load {
     pub(crate) three_seconds: Vec<f64>,
     /// The same once more.
     pub(crate) present_seconds: Vec<f64>,
+    /// `ctr images import --no-unpack` in three nodes at once.
+    pub(crate) import_three_seconds: Vec<f64>,
 }
 
 impl Load {
@@ -55,10 +57,11 @@ fn in_cluster(site: &Site, times: u16) -> Result<Load> {
     for number in 0..=times {
         let mut round = Round { site, number };
         let one = round.kiln(NODE, &[])?;
-        let import = round.ctr(&["--no-unpack"])?;
+        let import = round.ctr(&[NODE], &["--no-unpack"])?;
         let unpack = round.kiln(NODE, &["--unpack"])?;
-        let import_unpack = round.ctr(&[])?;
+        let import_unpack = round.ctr(&[NODE], &[])?;
         let (three, present) = round.three()?;
+        let import_three = round.ctr(&NODES, &["--no-unpack"])?;
         if number > 0 {
             load.one_seconds.push(one);
             load.import_seconds.push(import);
@@ -66,9 +69,10 @@ fn in_cluster(site: &Site, times: u16) -> Result<Load> {
             load.import_unpack_seconds.push(import_unpack);
             load.three_seconds.push(three);
             load.present_seconds.push(present);
+            load.import_three_seconds.push(import_three);
             report::tell(&format!(
                 "load {number} of {times}: one {one:.2} s, import {import:.2}; unpacked {unpack:.2}, import \
-                 {import_unpack:.2}; three {three:.2}, present {present:.3}"
+                 {import_unpack:.2}; three {three:.2}, present {present:.3}, import {import_three:.2}"
             ));
         }
     }
@@ -99,17 +103,37 @@ impl Round<'_> {
         Ok((three, present))
     }
 
-    fn ctr(&mut self, flags: &[&str]) -> Result<f64> {
-        let archive = self.archive(5 + flags.len())?;
+    /// Has nodes import a new image side by side, each from a copy of its own, and takes it away again.
+    fn ctr(&mut self, nodes: &[&str], flags: &[&str]) -> Result<f64> {
+        let archive = self.archive(5 + flags.len() + 10 * nodes.len())?;
         let (state_root, _) = fixture::roots();
-        let var = state_root.join("clusters").join(CLUSTER).join("nodes").join(NODE).join("var");
-        let copy = var.join(IN_NODE.trim_start_matches("/var/"));
-        fs_err::copy(&archive, &copy)?;
-        settle(&copy)?;
-        let import = ["exec", NODE, "--", "ctr", "-n", "k8s.io", "images", "import"];
-        let seconds = self.timed(&[&import, flags, &[IN_NODE]].concat())?;
-        fs_err::remove_file(copy)?;
-        self.remove(NODE)?;
+        let mut copies = Vec::new();
+        for node in nodes {
+            let var = state_root.join("clusters").join(CLUSTER).join("nodes").join(node).join("var");
+            let copy = var.join(IN_NODE.trim_start_matches("/var/"));
+            fs_err::copy(&archive, &copy)?;
+            copies.push(copy);
+        }
+        settle(&archive)?;
+        let started = Instant::now();
+        let imports: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                let import = ["exec", node, "--", "ctr", "-n", "k8s.io", "images", "import"];
+                self.site.kiln().start(&[&import, flags, &[IN_NODE]].concat())
+            })
+            .collect();
+        for import in imports {
+            let finished = import.wait(SHORT);
+            if finished.code() != 0 {
+                return Err(finished.report().into());
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        for (node, copy) in nodes.iter().zip(copies) {
+            fs_err::remove_file(copy)?;
+            self.remove(node)?;
+        }
         Ok(seconds)
     }
 

@@ -108,6 +108,7 @@ pub(crate) fn load(measured: &Load) -> Result<()> {
         import_unpack_seconds,
         three_seconds,
         present_seconds,
+        import_three_seconds,
     } = measured;
     let title = format!("{} images of {} MB", one_seconds.len(), load::SIZE / 1_000_000);
     let mut text = header(&title);
@@ -117,13 +118,16 @@ pub(crate) fn load(measured: &Load) -> Result<()> {
         ("`kiln load --unpack` into one node", unpack_seconds),
         ("`ctr images import` in it", import_unpack_seconds),
         ("`kiln load` into three nodes", three_seconds),
-        ("the same once more", present_seconds),
+        ("`ctr images import --no-unpack` in three at once", import_three_seconds),
+        ("`kiln load` of what three nodes have", present_seconds),
     ] {
         text.push_str(&row(name, seconds.clone(), 2, "s"));
     }
     text.push_str("\n| medians | |\n|---|--:|\n");
     for (name, seconds, other) in [
         ("three nodes, as a multiple of one", three_seconds, one_seconds),
+        ("`ctr` in three nodes, as a multiple of one", import_three_seconds, import_seconds),
+        ("three nodes, as a multiple of `ctr` in three", three_seconds, import_three_seconds),
         ("one node, as a multiple of `ctr images import --no-unpack`", one_seconds, import_seconds),
         ("unpacked, as a multiple of `ctr images import`", unpack_seconds, import_unpack_seconds),
     ] {

@@ -1,6 +1,9 @@
 //! Archives and layouts of images, as other tools write them and as they should not.
 
-use std::io::Write;
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
 use oci_spec::image::Arch;
 use serde_json::{Value, json};
@@ -8,7 +11,7 @@ use serde_json::{Value, json};
 use super::Tar;
 use crate::{
     Error,
-    image::{Bundle, BundleImage, Digest, Store},
+    image::{BlobSource, Bundle, BundleImage, Digest, Store, parked::Compressed},
 };
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -30,24 +33,36 @@ impl Host {
         Self { directory, store }
     }
 
-    /// Reads an archive and, when that is an error, makes sure that nothing of it is left.
-    pub(super) fn read(&self, archive: &[u8]) -> Result<Vec<BundleImage>, Error> {
+    /// Reads an archive, as a stream and where it is, which must come to the same.
+    fn read(&self, archive: &[u8]) -> Result<Vec<BundleImage>, Error> {
+        let parked = self.park(archive);
+        match (self.locate(archive), &parked) {
+            (Ok(None), _) => assert!(archive.is_empty() || Compressed::of(archive) != Compressed::No),
+            (Ok(Some(images)), parked) => assert_eq!(&images, parked.as_ref().unwrap()),
+            (Err(error), parked) => assert_eq!(error.to_string(), parked.as_ref().unwrap_err().to_string()),
+        }
+        parked
+    }
+
+    /// Reads an archive as a stream and makes sure that nothing of it is left.
+    pub(super) fn park(&self, archive: &[u8]) -> Result<Vec<BundleImage>, Error> {
         let parking = self.store.parking().unwrap();
-        let bundle = Bundle::read_archive("x.tar", archive, parking.path());
-        let images = bundle.as_ref().map(|bundle| {
-            for layer in bundle.images().iter().flat_map(|image| &image.layers) {
-                let content = fs_err::read(bundle.blob_path(&layer.digest)).unwrap();
-                assert_eq!((Digest::of(&content), content.len() as u64), (layer.digest, layer.size));
-            }
-            bundle.images().to_vec()
-        });
-        let images = images.map_err(|_| ());
+        let images = checked(Bundle::read_archive("x.tar", archive, parking.path()));
         drop(parking);
         for directory in ["tmp", "blobs/sha256"] {
             let left = fs_err::read_dir(self.store.root().join(directory)).unwrap().count();
             assert_eq!(left, 0, "{directory}");
         }
-        images.map_err(|()| bundle.unwrap_err())
+        images
+    }
+
+    /// Reads an archive where it is, and all its layers; `None` if it has to be read as a stream.
+    pub(super) fn locate(&self, archive: &[u8]) -> Result<Option<Vec<BundleImage>>, Error> {
+        let path = self.directory.path().join("x.tar");
+        fs_err::write(&path, archive).unwrap();
+        let file = Arc::new(fs_err::File::open(&path).unwrap());
+        let bundle = Bundle::open_archive("x.tar", &file)?;
+        bundle.map(|bundle| checked(Ok(bundle))).transpose()
     }
 
     fn only(&self, archive: &Tar) -> BundleImage {
@@ -59,6 +74,20 @@ impl Host {
     fn error(&self, archive: &Tar) -> Error {
         self.read(&archive.bytes()).unwrap_err()
     }
+}
+
+/// The images of a bundle, whose layers are there and what they should be.
+fn checked(bundle: Result<Bundle, Error>) -> Result<Vec<BundleImage>, Error> {
+    let bundle = bundle?;
+    for image in bundle.images() {
+        bundle.verify(image)?;
+        for layer in &image.layers {
+            let mut content = Vec::new();
+            bundle.blob(&layer.digest).open().unwrap().read_to_end(&mut content).unwrap();
+            assert_eq!((Digest::of(&content), content.len() as u64), (layer.digest, layer.size));
+        }
+    }
+    Ok(bundle.images().to_vec())
 }
 
 fn layer(content: &str) -> Vec<u8> {
@@ -398,7 +427,7 @@ fn a_layout_is_read_in_place_and_verified() {
     bundle.verify(image).unwrap();
 
     let path = blobs.join(Digest::of(&layer).hex());
-    assert_eq!(bundle.blob_path(&Digest::of(&layer)), path);
+    assert!(matches!(bundle.blob(&Digest::of(&layer)), BlobSource::File(blob) if blob == path));
     let mut damaged = layer.clone();
     damaged[700] ^= 1;
     fs_err::write(&path, damaged).unwrap();
@@ -409,4 +438,29 @@ fn a_layout_is_read_in_place_and_verified() {
     fs_err::remove_file(&path).unwrap();
     assert!(matches!(Bundle::open_layout(&root), Err(Error::ContentMissing { .. })));
     assert!(matches!(Bundle::open_layout(&root.join("index.json")), Err(Error::NotImages { .. })));
+}
+
+#[test]
+fn an_archive_in_a_file_is_not_read_before_it_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let content = layer("a");
+    let config = config(&here(), &[&content]);
+    let list = json!([{ "Config": "c.json", "RepoTags": [NAME], "Layers": ["1/layer.tar"] }]);
+    // Its bytes are other ones, of the same number: whoever reads them notices.
+    let mut other = content.clone();
+    other[700] ^= 1;
+    let mut archive = Tar::default();
+    archive.bytes_at("1/layer.tar", &other).bytes_at("c.json", &config).json("manifest.json", &list);
+    let path = directory.path().join("x.tar");
+    fs_err::write(&path, archive.bytes()).unwrap();
+    let file = Arc::new(fs_err::File::open(&path).unwrap());
+    let bundle = Bundle::open_archive("x.tar", &file).unwrap().unwrap();
+    let image = &bundle.images()[0];
+    assert_eq!((image.id(), image.layers[0].digest), (Digest::of(&config), Digest::of(&content)));
+    let error = bundle.verify(image).unwrap_err().to_string();
+    assert!(error.starts_with("1/layer.tar of x.tar has digest"), "{error}");
+    // Whoever cannot have it this way reads the file from its beginning.
+    let mut start = [0; 2];
+    (&*file).read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"1/");
 }

@@ -1,0 +1,85 @@
+//! A containerd of the host's own, which the tests run: the one of the node image, on a socket of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::running::{Finished, Running};
+
+/// How long it may take to answer.
+const START: Duration = Duration::from_secs(20);
+/// Nothing but content and names is needed. The first is what containerd 1 calls its part of Kubernetes.
+const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
+                      \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\"]\n";
+
+/// A containerd that runs; it ends with this.
+#[derive(Debug)]
+pub struct HostContainerd {
+    child: Child,
+    programs: PathBuf,
+    socket: PathBuf,
+}
+
+impl HostContainerd {
+    /// Starts the containerd of an image that the store at `state_root` has unpacked, with all that it keeps in `directory`.
+    ///
+    /// # Panics
+    /// When there is none, or it does not start.
+    #[must_use]
+    pub fn start(state_root: &Path, directory: &Path) -> Self {
+        let layers = fs_err::read_dir(state_root.join("images/layers")).expect("a store with layers");
+        let programs = layers.map(|layer| layer.expect("an entry").path().join("fs/usr/local/bin"));
+        let programs = programs
+            .into_iter()
+            .find(|programs| programs.join("containerd").is_file())
+            .expect("a node image that is unpacked");
+        let home = directory.join("containerd");
+        fs_err::create_dir(&home).expect("a directory in a directory of ours");
+        let (config, socket) = (home.join("config.toml"), home.join("containerd.sock"));
+        fs_err::write(&config, CONFIG).expect("a file");
+        let mut command = Command::new(programs.join("containerd"));
+        command.arg("--config").arg(&config).arg("--address").arg(&socket);
+        command.arg("--root").arg(home.join("root")).arg("--state").arg(home.join("state"));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(fs_err::File::create(home.join("log")).expect("a file").into_parts().0);
+        let child = command.spawn().expect("containerd starts");
+        let mut host = Self { child, programs, socket };
+        let deadline = Instant::now() + START;
+        while host.ctr(&["version"]).code() != 0 {
+            let ended = host.child.try_wait().expect("a child of ours");
+            let log = fs_err::read_to_string(home.join("log")).unwrap_or_default();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "containerd does not start: {ended:?}\n{log}"
+            );
+            // It does not tell when it listens.
+            thread::sleep(Duration::from_millis(50));
+        }
+        host
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs its own client.
+    #[track_caller]
+    pub fn ctr(&self, args: &[&str]) -> Finished {
+        let mut command = Command::new(self.programs.join("ctr"));
+        command.arg("--address").arg(&self.socket).args(args);
+        Running::spawn(command, Vec::new()).wait(Duration::from_secs(60))
+    }
+}
+
+impl Drop for HostContainerd {
+    fn drop(&mut self) {
+        // It has ended already, then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
