@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
+use kiln_provision::cluster;
 
 use super::{ClusterName, Format, KubeconfigPath, Output, boolean, given_path};
 use crate::{candidates, duration};
@@ -84,6 +85,16 @@ pub(crate) enum Bootstrap {
     Kubeadm,
     /// As auto, but refuse what cannot have a template.
     Template,
+}
+
+impl From<Bootstrap> for cluster::Bootstrap {
+    fn from(bootstrap: Bootstrap) -> Self {
+        match bootstrap {
+            Bootstrap::Auto => Self::Auto,
+            Bootstrap::Kubeadm => Self::Kubeadm,
+            Bootstrap::Template => Self::Template,
+        }
+    }
 }
 
 /// Who makes the pod network.

@@ -10,7 +10,7 @@ use kiln_provision::{
 
 use super::{Session, block_on, config, preview, trace};
 use crate::{
-    arguments::{Bootstrap, CreateCluster, PodNetwork},
+    arguments::{CreateCluster, PodNetwork},
     failure::{Failure, INTERRUPTED, require_root},
     progress::Progress,
     signal, usage,
@@ -50,11 +50,7 @@ pub(super) fn cluster(session: &Session, arguments: &CreateCluster) -> Result<()
             PodNetwork::Kiln => cluster::PodNetwork::Launcher,
             PodNetwork::Image => cluster::PodNetwork::Image,
         },
-        bootstrap: match arguments.bootstrap {
-            Bootstrap::Auto => cluster::Bootstrap::Auto,
-            Bootstrap::Kubeadm => cluster::Bootstrap::Kubeadm,
-            Bootstrap::Template => cluster::Bootstrap::Template,
-        },
+        bootstrap: arguments.bootstrap.into(),
         trace: recorder.clone(),
     };
     if let Some(format) = format {
