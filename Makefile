@@ -70,7 +70,7 @@ deny: ## check licences, sources and duplicates of dependencies
 	PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) check --hide-inclusion-graph bans licenses sources
 
 unit: setup-build setup-test ## tests of the crates, some of which need root
-	KILN_REQUIRE_ROOT_TESTS=1 $(CARGO_TEST) --workspace --exclude kiln-integration
+	KILN_REQUIRE_ROOT_TESTS=1 KILN_REQUIRE_SHELLS=1 $(CARGO_TEST) --workspace --exclude kiln-integration
 	$(CARGO_TEST) -p kiln-integration --lib --bins
 
 # After `unit`, which may have linked a binary of its own in the place of the static one.

@@ -9,8 +9,8 @@ packages_for() {
   case $1 in
     # protoc for containerd's gRPC definitions, mmdebstrap for the node image's root, libseccomp for its runc.
     build) echo protobuf-compiler mmdebstrap libseccomp-dev pkg-config gcc libc6-dev binutils make ca-certificates ;;
-    # What the tests use to look at the host and to make network namespaces of their own.
-    test) echo iproute2 nftables util-linux bsdutils procps ;;
+    # What the tests use to look at the host and to make network namespaces of their own, and shells that complete.
+    test) echo iproute2 nftables util-linux bsdutils procps zsh fish ;;
     lint) echo shellcheck ;;
     # What unpacking is compared with.
     bench) echo tar gzip skopeo umoci ;;

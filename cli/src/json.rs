@@ -433,7 +433,11 @@ pub(crate) fn print<T: Serialize>(shell: &Shell, format: Format, list: &[T]) -> 
     shell.result(&render(format, list)?)
 }
 
-fn render<T: Serialize>(format: Format, list: &[T]) -> Result<String, Failure> {
+/// What [`print`] prints.
+///
+/// # Errors
+/// When a value has no such form, which none of the types here is without.
+pub(crate) fn render<T: Serialize>(format: Format, list: &[T]) -> Result<String, Failure> {
     let failed = |error: serde_json::Error| Failure::from_error(&error);
     if format == Format::Yaml {
         return Ok(patch::emit([&serde_json::to_value(list).map_err(failed)?]));

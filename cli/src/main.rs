@@ -16,6 +16,7 @@ mod progress;
 mod shell;
 mod signal;
 mod table;
+mod text;
 mod usage;
 
 use std::process::ExitCode;

@@ -14,7 +14,7 @@ use kiln_provision::{Outcome, Reporter};
 use crate::{
     duration,
     shell::{Shell, Style},
-    table,
+    table, text,
 };
 
 /// The spinner, a dot running around a braille cell.
@@ -25,6 +25,11 @@ const FRAME: Duration = Duration::from_millis(100);
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// A step that takes longer than this tells for how long it has been waited for: it may be what is stuck.
 const LONG_STEP: Duration = Duration::from_secs(3);
+
+/// Between the time and the step.
+const SEPARATOR: &str = " · ";
+/// The fewest columns that are worth beginning a step in.
+const LEAST_STEP: usize = 12;
 
 /// Shows the progress of one operation; the live line is gone when it is dropped.
 #[derive(Debug)]
@@ -85,7 +90,10 @@ impl Progress {
 
     /// How long everything has taken so far.
     pub(crate) fn timings(&self) -> Timings {
-        Timings { phases: self.state().timings.clone(), total: self.start.elapsed() }
+        let phases = self.state().timings.clone().into_iter();
+        // As it will be shown: the table is as wide as its longest title.
+        let phases = phases.map(|(title, took)| (self.shell.shown(&title).into_owned(), took));
+        Timings { phases: phases.collect(), total: self.start.elapsed() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -94,7 +102,7 @@ impl Progress {
 
     /// Draws the live line at once: a phase may end before the next frame is due.
     fn redraw(&self, state: &State) {
-        if let Some(line) = live_line(&self.shell, state) {
+        if let Some(line) = live_line(&self.shell, state, self.shell.live_width()) {
             self.shell.draw(&line);
         }
     }
@@ -192,28 +200,46 @@ fn spin(shell: &Shell, shared: &Shared) {
         };
         state.frame = (state.frame + 1) % FRAMES.len();
         // Drawn under the lock: a line drawn after its phase's last line would stay on the screen.
-        if let Some(line) = live_line(shell, &state) {
+        if let Some(line) = live_line(shell, &state, shell.live_width()) {
             shell.draw(&line);
         }
     }
 }
 
-/// The line of the running phase and its step; between phases, such as when cleaning up, that of the step alone.
-fn live_line(shell: &Shell, state: &State) -> Option<String> {
+/// The line of the running phase and its step, in so many columns; between phases, such as when cleaning up, that of the
+/// step alone. Of what is too long for the terminal the step goes first, then the end of the title: never the time.
+fn live_line(shell: &Shell, state: &State, columns: usize) -> Option<String> {
     let frame = shell.paint(Style::Good, FRAMES[state.frame % FRAMES.len()]);
-    let step = state.step.lines().next().unwrap_or_default();
-    let waited = state.step_start.map(|start| start.elapsed()).filter(|waited| *waited >= LONG_STEP);
-    let step = match waited {
-        Some(waited) => format!("{step} ({}s)", waited.as_secs()),
-        None => step.to_owned(),
+    // A space, the frame and another space; and the last column, in which some terminals break the line already.
+    let room = columns.saturating_sub(4);
+    let step = shell.shown(state.step.lines().next().unwrap_or_default());
+    // Without a phase there is no other time on the line.
+    let long = if state.phases.is_empty() { WORTH_TELLING } else { LONG_STEP };
+    let waited = state.step_start.map(|start| start.elapsed()).filter(|waited| *waited >= long);
+    let waited = waited.map(|waited| format!(" ({}s)", waited.as_secs())).unwrap_or_default();
+    let step_within = |room: usize| {
+        let room = room.saturating_sub(waited.len());
+        // "NODE: what it waits for": what is waited for says more, and most phases are of one node.
+        let step = match step.split_once(": ") {
+            Some((node, rest)) if text::width(&step) > room && !node.contains(' ') => rest,
+            _ => &*step,
+        };
+        format!("{}{waited}", text::cut(step, room))
     };
     let Some(phase) = state.phases.last() else {
-        return (!step.is_empty()).then(|| format!(" {frame} {}", shell.paint(Style::Faint, &step)));
+        return (!step.is_empty())
+            .then(|| format!(" {frame} {}", shell.paint(Style::Faint, &step_within(room))));
     };
     let elapsed = duration::show(phase.start.elapsed());
-    // The step may be long, so it goes where the terminal cuts the line.
-    let tail = if step.is_empty() { elapsed } else { format!("{elapsed} · {step}") };
-    Some(format!(" {frame} {}  {}", phase.title, shell.paint(Style::Faint, &tail)))
+    let title = shell.shown(&phase.title);
+    let title = text::cut(&title, room.saturating_sub(elapsed.len() + 2));
+    let left = room.saturating_sub(text::width(&title) + elapsed.len() + 2 + SEPARATOR.chars().count());
+    let tail = if step.is_empty() || left < LEAST_STEP {
+        elapsed
+    } else {
+        format!("{elapsed}{SEPARATOR}{}", step_within(left))
+    };
+    Some(format!(" {frame} {title}  {}", shell.paint(Style::Faint, &tail)))
 }
 
 /// The line that stays when a phase has ended. Plain logs keep to kind's form, without times.
@@ -246,14 +272,14 @@ mod tests {
     #[test]
     fn live_lines_tell_the_step() {
         let shell = Shell::mute(false, true);
-        assert_eq!(live_line(&shell, &state("")).as_deref(), Some(" ⠁ Starting control-plane 🕹️  0.0s"));
+        assert_eq!(live_line(&shell, &state(""), 100).as_deref(), Some(" ⠁ Starting control-plane 🕹️  0.0s"));
         assert_eq!(
-            live_line(&shell, &state("etcd\nmore")).as_deref(),
+            live_line(&shell, &state("etcd\nmore"), 100).as_deref(),
             Some(" ⠁ Starting control-plane 🕹️  0.0s · etcd")
         );
-        assert_eq!(live_line(&shell, &State::default()), None);
+        assert_eq!(live_line(&shell, &State::default(), 100), None);
         let cleaning = State { step: String::from("cleaning up"), ..State::default() };
-        assert_eq!(live_line(&shell, &cleaning).as_deref(), Some(" ⠁ cleaning up"));
+        assert_eq!(live_line(&shell, &cleaning, 100).as_deref(), Some(" ⠁ cleaning up"));
     }
 
     #[test]
@@ -271,14 +297,34 @@ mod tests {
         let shell = Shell::mute(false, true);
         let mut state = state("");
         state.set_step("kind-worker: waiting for systemd");
-        let line = live_line(&shell, &state).expect("a line");
+        let line = live_line(&shell, &state, 100).expect("a line");
         assert!(line.ends_with("· kind-worker: waiting for systemd"), "{line}");
         state.step_start = Instant::now().checked_sub(Duration::from_secs(8));
-        let line = live_line(&shell, &state).expect("a line");
+        let line = live_line(&shell, &state, 100).expect("a line");
         assert!(line.ends_with("waiting for systemd (8s)"), "{line}");
         // The next step begins anew.
         state.set_step("etcd");
-        assert!(live_line(&shell, &state).expect("a line").ends_with("· etcd"));
+        assert!(live_line(&shell, &state, 100).expect("a line").ends_with("· etcd"));
+    }
+
+    #[test]
+    fn lines_fit_in_the_terminal() {
+        let shell = Shell::mute(false, true);
+        let mut state = state("kind-control-plane: container runtime network not ready: no network plugin");
+        let lines: Vec<_> = [80, 60, 40, 30, 12, 3]
+            .into_iter()
+            .map(|columns| {
+                let line = live_line(&shell, &state, columns).expect("a line");
+                assert!(columns < 12 || text::width(&line) < columns, "{line}");
+                line
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+        // For how long it has been waited stays, and the node goes first.
+        state.step_start = Instant::now().checked_sub(Duration::from_secs(8));
+        let line = live_line(&shell, &state, 80).expect("a line");
+        assert!(line.contains("· container runtime network"), "{line}");
+        assert!(line.ends_with("… (8s)") && text::width(&line) < 80, "{line}");
     }
 
     #[test]

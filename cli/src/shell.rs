@@ -8,13 +8,14 @@
 //! something else is written. Drawing and writing share one lock, so that neither tears the other.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use clap::builder::StyledStr;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, text};
 
 /// Back to the first column, and clear to the end of the line.
 const CLEAR_LINE: &str = "\r\x1b[2K";
@@ -33,6 +34,9 @@ struct Inner {
     color_results: bool,
     live: bool,
     live_results: bool,
+    /// Whether standard error, or standard output, is a terminal that shows ASCII alone.
+    ascii: bool,
+    ascii_results: bool,
     /// Whether a live line is on the screen now.
     drawn: Mutex<bool>,
 }
@@ -59,6 +63,8 @@ impl Shell {
         let moves = !matches!(kind.as_str(), "" | "dumb" | "st-256color");
         // https://no-color.org: any value but the empty one counts.
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // Into files and pipes goes what kind writes there, whatever the locale.
+        let ascii = !text::has_unicode(|name| std::env::var(name).ok());
         let inner = Inner {
             quiet,
             verbosity,
@@ -66,6 +72,8 @@ impl Shell {
             color_results: io::stdout().is_terminal() && moves && !plain,
             live: terminal && moves && !quiet,
             live_results: io::stdout().is_terminal() && moves,
+            ascii: terminal && ascii,
+            ascii_results: io::stdout().is_terminal() && ascii,
             drawn: Mutex::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -81,6 +89,8 @@ impl Shell {
             color_results: color,
             live,
             live_results: live,
+            ascii: false,
+            ascii_results: false,
             drawn: Mutex::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -109,10 +119,31 @@ impl Shell {
         self.inner.verbosity
     }
 
+    /// The columns of the terminal that the live line is drawn on. Asked for every line: the window may have changed.
+    pub(crate) fn live_width(&self) -> usize {
+        rustix::termios::tcgetwinsize(rustix::stdio::stderr())
+            .ok()
+            .filter(|size| size.ws_col > 0)
+            .map_or(usize::MAX, |size| size.ws_col.into())
+    }
+
+    /// The text as the terminal of the live line shows it.
+    pub(crate) fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.inner.ascii { text::ascii(text) } else { Cow::Borrowed(text) }
+    }
+
     /// How many characters fit into a line of standard output, where that is a terminal.
     pub(crate) fn result_width(&self) -> Option<usize> {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
         Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    }
+
+    /// How many lines standard output shows at once, where that is a terminal.
+    fn result_height(&self) -> usize {
+        rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .ok()
+            .filter(|size| size.ws_row > 0)
+            .map_or(usize::MAX, |size| size.ws_row.into())
     }
 
     /// Writes a result to standard output, as it is.
@@ -120,6 +151,7 @@ impl Shell {
     /// # Errors
     /// When standard output cannot be written; a reader that has gone ends the program with success.
     pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
+        let text = if self.inner.ascii_results { text::ascii(text) } else { Cow::Borrowed(text) };
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::closed_pipe(),
@@ -128,16 +160,26 @@ impl Shell {
     }
 
     /// Writes a result in the place of an earlier one of so many lines, where standard output is a terminal; elsewhere behind
-    /// it, with an empty line between the two.
+    /// it, with an empty line between the two. Returns how many lines are on the screen now.
     ///
     /// # Errors
     /// As for [`result`](Self::result).
-    pub(crate) fn next_result(&self, earlier: usize, text: &str) -> Result<(), Failure> {
-        match earlier {
-            0 => self.result(text),
-            _ if self.inner.live_results => self.result(&in_place_of(earlier, text)),
-            _ => self.result(&format!("\n{text}")),
+    pub(crate) fn next_result(&self, earlier: usize, text: &str) -> Result<usize, Failure> {
+        if !self.inner.live_results {
+            self.result(&if earlier == 0 { text.to_owned() } else { format!("\n{text}") })?;
+            return Ok(text.lines().count());
         }
+        let text = within(text, self.result_height());
+        self.result(&in_place_of(earlier, &text))?;
+        Ok(text.lines().count())
+    }
+
+    /// Clears the line of standard output that the cursor is on, where that is a terminal.
+    ///
+    /// # Errors
+    /// As for [`result`](Self::result).
+    pub(crate) fn clear_result_line(&self) -> Result<(), Failure> {
+        if self.inner.live_results { self.result(CLEAR_LINE) } else { Ok(()) }
     }
 
     /// Writes a line for people.
@@ -176,6 +218,7 @@ impl Shell {
         if !self.inner.live {
             return;
         }
+        let line = self.shown(line);
         let mut drawn = self.lock();
         // Without the terminal's line wrapping, a line that is too long is cut off and not left behind.
         put(&format!("{CLEAR_LINE}\x1b[?7l{line}\x1b[?7h"));
@@ -210,11 +253,12 @@ impl Shell {
         if self.inner.quiet {
             return;
         }
+        let text = self.shown(text);
         let mut drawn = self.lock();
         if std::mem::take(&mut *drawn) {
             put(&format!("{CLEAR_LINE}{text}"));
         } else {
-            put(text);
+            put(&text);
         }
     }
 
@@ -227,7 +271,8 @@ impl Shell {
 fn painted(style: Style, text: &str) -> String {
     let code = match style {
         Style::Good => "32",
-        Style::Warning => "33",
+        // Yellow cannot be read on a light ground.
+        Style::Warning => "35",
         Style::Bad => "31",
         Style::Faint => "2",
     };
@@ -238,7 +283,19 @@ fn painted(style: Style, text: &str) -> String {
 /// than they are counted as.
 fn in_place_of(lines: usize, text: &str) -> String {
     let text = text.replace('\n', "\x1b[K\n");
-    format!("\r\x1b[{lines}A\x1b[?7l{text}\x1b[?7h\x1b[J")
+    let up = if lines == 0 { String::new() } else { format!("\x1b[{lines}A") };
+    format!("\r{up}\x1b[?7l{text}\x1b[?7h\x1b[J")
+}
+
+/// As much of a text as a screen of that height shows with the cursor below it: the cursor cannot go back to what has been
+/// scrolled away.
+fn within(text: &str, height: usize) -> Cow<'_, str> {
+    let (count, room) = (text.lines().count(), height.saturating_sub(1).max(2));
+    if count <= room {
+        return Cow::Borrowed(text);
+    }
+    let shown: Vec<&str> = text.lines().take(room - 1).collect();
+    Cow::Owned(format!("{}\n… {} more\n", shown.join("\n"), count - shown.len()))
 }
 
 /// One write per piece: output of other processes on the same terminal stays outside of it.
@@ -291,6 +348,14 @@ mod tests {
     #[test]
     fn a_result_takes_the_place_of_another() {
         assert_eq!(in_place_of(2, "a\nb\n"), "\r\x1b[2A\x1b[?7la\x1b[K\nb\x1b[K\n\x1b[?7h\x1b[J");
+        assert_eq!(in_place_of(0, "a\n"), "\r\x1b[?7la\x1b[K\n\x1b[?7h\x1b[J");
+    }
+
+    #[test]
+    fn a_result_that_is_drawn_again_fits_on_the_screen() {
+        assert_eq!(within("a\nb\nc\n", 4), "a\nb\nc\n");
+        assert_eq!(within("a\nb\nc\nd\n", 4), "a\nb\n… 2 more\n");
+        assert_eq!(within("a\nb\nc\nd\n", 0), "a\n… 3 more\n");
     }
 
     #[test]

@@ -35,6 +35,20 @@ pub(crate) fn watch(shell: &Shell, cancel: &Cancel) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs an operation without an end of its own until a signal comes, which is how it is meant to end.
+///
+/// # Errors
+/// Those of the operation.
+pub(crate) async fn until_stopped(
+    operation: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        result = operation => result,
+        () = signals.next() => Ok(()),
+    }
+}
+
 /// Runs an operation that may be dropped at any point without leaving anything behind, until a signal comes.
 ///
 /// # Errors

@@ -4,15 +4,35 @@
 ///
 /// Widths count characters: cells are names, numbers and words, for which that is their width on a terminal.
 pub(crate) fn render<const COLUMNS: usize>(header: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    lay_out(header, rows, &[true; COLUMNS])
+}
+
+/// The same without the columns that have nothing in any row. Without rows the header stays whole.
+pub(crate) fn render_filled<const COLUMNS: usize>(
+    header: [&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+) -> String {
+    let filled =
+        std::array::from_fn(|column| rows.is_empty() || rows.iter().any(|row| !row[column].is_empty()));
+    lay_out(header, rows, &filled)
+}
+
+fn lay_out<const COLUMNS: usize>(
+    header: [&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+    shown: &[bool; COLUMNS],
+) -> String {
     let mut widths = header.map(|cell| cell.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut text = line(&header, &widths);
+    let columns: Vec<(usize, usize)> =
+        widths.into_iter().enumerate().filter(|(column, _)| shown[*column]).collect();
+    let mut text = line(&header, &columns);
     for row in rows {
-        text.push_str(&line(row, &widths));
+        text.push_str(&line(row, &columns));
     }
     text
 }
@@ -52,10 +72,11 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn line<T: AsRef<str>>(cells: &[T], widths: &[usize]) -> String {
+/// The cells of these columns, each as wide as it says.
+fn line<T: AsRef<str>>(cells: &[T], columns: &[(usize, usize)]) -> String {
     let mut text = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        let cell = cell.as_ref();
+    for &(column, width) in columns {
+        let cell = cells[column].as_ref();
         text.push_str(&format!("{cell:<width$}  "));
     }
     text.truncate(text.trim_end().len());
@@ -76,6 +97,21 @@ mod tests {
         assert_eq!(
             render(["NODE", "STATE"], &rows),
             "NODE                STATE\nkind-control-plane  running\nw\n"
+        );
+    }
+
+    #[test]
+    fn columns_with_nothing_in_them_can_be_left_out() {
+        let row = |node: &str, ipv6: &str, image: &str| [node.to_owned(), ipv6.to_owned(), image.to_owned()];
+        let header = ["NODE", "IPV6", "IMAGE"];
+        assert_eq!(
+            render_filled(header, &[row("a", "", "x"), row("worker", "", "y")]),
+            "NODE    IMAGE\na       x\nworker  y\n"
+        );
+        assert_eq!(render_filled(header, &[]), "NODE  IPV6  IMAGE\n");
+        assert_eq!(
+            render_filled(header, &[row("a", "", "x"), row("b", "::1", "")]),
+            "NODE  IPV6  IMAGE\na           x\nb     ::1\n"
         );
     }
 

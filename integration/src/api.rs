@@ -7,18 +7,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-/// A client for the current context of a kubeconfig's text; with `server`, for that URL in place of the one it names.
-///
-/// # Errors
-/// A sentence for people when the text is no usable kubeconfig.
-pub async fn client(kubeconfig: &str, server: Option<&str>) -> Result<Client, String> {
-    let mut kubeconfig =
+/// A client for the current context of a kubeconfig's text.
+async fn client(kubeconfig: &str) -> Result<Client, String> {
+    let kubeconfig =
         Kubeconfig::from_yaml(kubeconfig).map_err(|error| format!("not a kubeconfig: {error}"))?;
-    if let Some(server) = server {
-        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-            cluster.server = Some(server.to_owned());
-        }
-    }
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| format!("the kubeconfig cannot be used: {error}"))?;
@@ -39,14 +31,10 @@ pub fn get(file: &Path, path: &str) -> Result<String, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    runtime.block_on(async { get_with(&client(&text, None).await?, path).await })
-}
-
-/// The answer to a GET of `path` through a client that is already there.
-///
-/// # Errors
-/// A sentence for people.
-pub async fn get_with(client: &Client, path: &str) -> Result<String, String> {
-    let request = http::Request::get(path).body(Vec::new()).map_err(|error| format!("{path}: {error}"))?;
-    client.request_text(request).await.map_err(|error| format!("GET {path}: {error}"))
+    runtime.block_on(async {
+        let client = client(&text).await?;
+        let request =
+            http::Request::get(path).body(Vec::new()).map_err(|error| format!("{path}: {error}"))?;
+        client.request_text(request).await.map_err(|error| format!("GET {path}: {error}"))
+    })
 }

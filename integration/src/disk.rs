@@ -36,16 +36,6 @@ pub fn linked_files(directory: &Path) -> BTreeSet<(u64, u64)> {
     files
 }
 
-/// Bytes that are free on the file system of `path`.
-///
-/// # Panics
-/// When the kernel does not tell.
-#[must_use]
-pub fn free_bytes(path: &Path) -> u64 {
-    let status = rustix::fs::statvfs(path).expect("statvfs of an existing directory");
-    status.f_bfree * status.f_frsize
-}
-
 /// What the image store holds: each blob and each unpacked layer with its identity. Unpacking, pulling or building
 /// anything changes it; running a cluster must not.
 #[must_use]

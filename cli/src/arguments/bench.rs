@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
-use super::given_path;
+use super::{Bootstrap, given_path};
 use crate::{candidates, duration};
 
 /// `bench`
@@ -42,6 +42,9 @@ pub(crate) struct BenchBoot {
     /// Image of all nodes, in place of the configuration's
     #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(candidates::images))]
     pub(crate) image: Option<String>,
+    /// How Kiln's control planes come up. What each came from is part of the result
+    #[arg(long, value_enum, value_name = "WAY", default_value = "auto")]
+    pub(crate) bootstrap: Bootstrap,
     /// Image of the pod that resolves a Service, with sh and nslookup
     #[arg(long, value_name = "IMAGE", default_value = "docker.io/library/busybox:stable")]
     pub(crate) pod_image: String,
@@ -133,6 +136,10 @@ mod tests {
         let plain = boot("kiln bench boot").expect("plain");
         assert_eq!((plain.runs, plain.warm_up, plain.limit.as_secs()), (5, 1, 300));
         assert_eq!((plain.compare, plain.format), (None, BenchFormat::Text));
+        assert_eq!(plain.bootstrap, Bootstrap::Auto);
+        let kubeadm = boot("kiln bench boot --bootstrap kubeadm").expect("a way");
+        assert_eq!(kubeadm.bootstrap, Bootstrap::Kubeadm);
+        assert!(boot("kiln bench boot --bootstrap magic").is_none());
         assert!(boot("kiln bench boot --runs 0").is_none());
         let other =
             boot("kiln bench boot --runs 20 --warm-up 0 --compare kind -o csv --chart a.svg").expect("all");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_provision::{
     Error,
-    bench::{self, Baseline, BootOptions, MEASURES, Measure, Series, Slower},
+    bench::{self, Baseline, Boot, BootOptions, MEASURES, Measure, Origin, Series, Slower},
     build,
     cluster::Cancel,
 };
@@ -34,6 +34,7 @@ pub(super) fn boot(session: &Session, arguments: &BenchBoot) -> Result<(), Failu
         image: arguments.image.clone().filter(|image| !image.is_empty()),
         config: arguments.config().map(std::path::absolute).transpose().context(FAILED)?,
         nodes: config.nodes.len(),
+        bootstrap: arguments.bootstrap.into(),
         pod_image: arguments.pod_image.clone(),
         limit: arguments.limit,
         compare_kind: arguments.compare.is_some(),
@@ -84,7 +85,7 @@ fn gate(slower: &[Slower], factor: f64) -> Result<(), Failure> {
 fn render(all: &[Series]) -> String {
     let mut parts = Vec::new();
     for series in all {
-        let title = format!("{}: {} boots", series.tool, series.runs.len()).to_uppercase();
+        let title = format!("{}: {}", series.tool, boots(&series.runs)).to_uppercase();
         let rows: Vec<_> = MEASURES.iter().filter_map(|measure| row(measure, series)).collect();
         parts.push(table::render([&title, "MIN", "MEDIAN", "MAX", ""], &rows));
     }
@@ -93,6 +94,17 @@ fn render(all: &[Series]) -> String {
         parts.push(table::render(["KILN'S MEDIAN OF KIND'S", ""], &rows));
     }
     parts.join("\n")
+}
+
+/// How many boots there were, of which origin: `5 boots by kubeadm`.
+fn boots(runs: &[Boot]) -> String {
+    let of = |origin: Origin| {
+        let count = runs.iter().filter(|boot| boot.bootstrap == origin).count();
+        let plural = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{count} boot{plural} by {}", origin.as_str()))
+    };
+    let parts: Vec<String> = [Origin::Kubeadm, Origin::Template].into_iter().filter_map(of).collect();
+    parts.join(", ")
 }
 
 fn row(measure: &Measure, series: &Series) -> Option<[String; 5]> {
@@ -108,17 +120,18 @@ fn ratio(measure: &Measure, kiln: &Series, kind: &Series) -> Option<[String; 2]>
     (theirs.median > 0.0).then(|| [measure.title.to_owned(), format!("{:.2}", ours.median / theirs.median)])
 }
 
-/// A line per run: the tool, its number, and the figures; an empty field where there is none.
+/// A line per run: the tool, its number, what the control plane came from, and the figures; an empty field where there is none.
 fn csv(all: &[Series]) -> String {
     let names: Vec<String> =
         MEASURES.iter().map(|measure| format!("{}_{}", measure.name, suffix(measure))).collect();
-    let mut text = format!("tool,run,{}\n", names.join(","));
+    let mut text = format!("tool,run,bootstrap,{}\n", names.join(","));
     for series in all {
         for (index, boot) in series.runs.iter().enumerate() {
             let value =
                 |measure: &Measure| (measure.of)(boot).map(|value| format!("{value:.3}")).unwrap_or_default();
             let values: Vec<String> = MEASURES.iter().map(value).collect();
-            text.push_str(&format!("{},{},{}\n", series.tool, index + 1, values.join(",")));
+            let origin = boot.bootstrap.as_str();
+            text.push_str(&format!("{},{},{origin},{}\n", series.tool, index + 1, values.join(",")));
         }
     }
     text
@@ -148,12 +161,13 @@ fn items(all: &[Series], image: &str, nodes: usize) -> Vec<json::BenchSeries> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_provision::bench::{Boot, Tool};
+    use kiln_provision::bench::Tool;
 
     use super::*;
 
     fn all() -> Vec<Series> {
         let boot = |created: f64| Boot {
+            bootstrap: if created > 12.0 { Origin::Template } else { Origin::Kubeadm },
             created_seconds: created,
             api_seconds: 5.0,
             node_seconds: 5.5,
@@ -161,6 +175,7 @@ mod tests {
             dns_seconds: 15.25,
             pod_seconds: 14.0,
             cpu_seconds: Some(10.5),
+            memory_bytes: Some(400 << 20),
             disk_bytes: Some(16 << 20),
             delete_seconds: 0.4,
         };
@@ -168,9 +183,23 @@ mod tests {
             Series { tool: Tool::Kiln, runs: vec![boot(10.0), boot(12.5)] },
             Series {
                 tool: Tool::Kind,
-                runs: vec![Boot { cpu_seconds: None, disk_bytes: None, ..boot(20.0) }],
+                runs: vec![Boot {
+                    bootstrap: Origin::Kubeadm,
+                    cpu_seconds: None,
+                    memory_bytes: None,
+                    disk_bytes: None,
+                    ..boot(20.0)
+                }],
             },
         ]
+    }
+
+    #[test]
+    fn programs_get_the_same_in_two_notations() {
+        let list = items(&all(), "kiln/node:v1", 1);
+        for (name, format) in [("json", Format::Json), ("yaml", Format::Yaml)] {
+            insta::assert_snapshot!(name, json::render(format, &list).expect("plain data"));
+        }
     }
 
     #[test]
@@ -189,6 +218,8 @@ mod tests {
         assert_eq!(list[0]["summary"]["created"]["median"], 11.25);
         assert_eq!(list[1]["summary"]["cpu"], serde_json::Value::Null);
         assert_eq!(list[0]["runs"][1]["created_seconds"], 12.5);
+        assert_eq!(list[0]["runs"][0]["bootstrap"], "kubeadm");
+        assert_eq!(list[0]["runs"][1]["bootstrap"], "template");
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs_err::write(file.path(), list.to_string()).expect("it is ours");
         let baseline = Baseline::read(file.path()).expect("what was printed");

@@ -7,8 +7,9 @@ use kiln_provision::cluster::{self, Deleted};
 use super::{Session, block_on, bracketed, get, preview};
 use crate::{
     arguments::{DeleteCluster, DeleteClusters},
-    failure::{Context, Failure, require_root},
+    failure::{Context, Failure, INTERRUPTED, require_root},
     progress::Progress,
+    signal,
 };
 
 /// Deletes a cluster. That there is none is not an error: it is gone, as asked.
@@ -20,7 +21,7 @@ pub(super) fn cluster(session: &Session, arguments: &DeleteCluster) -> Result<()
         return preview::delete(session, &[name.to_owned()], arguments.kubeconfig.path(), format);
     }
     session.shell.status(&format!("Deleting cluster \"{name}\" ..."));
-    let deleted = block_on(delete(session, name, arguments.kubeconfig.path()))?;
+    let deleted = block_on(interruptible(delete(session, name, arguments.kubeconfig.path())))?;
     if deleted.nodes.is_empty() {
         get::hint_at_others(session, name);
     } else {
@@ -46,7 +47,7 @@ pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<
     if let Some(format) = format {
         return preview::delete(session, &names, arguments.kubeconfig.path(), format);
     }
-    let (deleted, failures) = block_on(async {
+    let (deleted, failures) = block_on(interruptible(async {
         let (mut deleted, mut failures) = (Vec::new(), 0);
         for name in names {
             match delete(session, &name, arguments.kubeconfig.path()).await {
@@ -58,10 +59,19 @@ pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<
             }
         }
         Ok((deleted, failures))
-    })?;
+    }))?;
     session.shell.status(&format!("Deleted clusters: {}", bracketed(&deleted)));
     // kind ends with success here. Something is left on the host, though, and a script should know.
     if failures == 0 { Ok(()) } else { Err(Failure::silent(1)) }
+}
+
+/// Runs a removal until it ends or a signal comes. What is left of it then is still known.
+async fn interruptible<T>(removal: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let interrupted = |failure: Failure| match failure.code() {
+        INTERRUPTED => failure.with_hint("delete it again: what is left of it is known"),
+        _ => failure,
+    };
+    signal::until_interrupted(removal).await.map_err(interrupted)
 }
 
 async fn delete(session: &Session, name: &str, kubeconfig: Option<&Path>) -> Result<Deleted, Failure> {

@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn programs_get_the_same_in_two_notations() {
+        let list = items(&used());
+        for (name, format) in [("json", Format::Json), ("yaml", Format::Yaml)] {
+            insta::assert_snapshot!(name, json::render(format, &list).expect("plain data"));
+        }
+    }
+
+    #[test]
     fn the_parts_are_below_the_whole() {
         insta::assert_snapshot!(render(&used()), @r"
         WHAT                  DISK     SHARED

@@ -116,9 +116,9 @@ pub(super) fn nodes(session: &Session, arguments: &GetNodes) -> Result<(), Failu
     }
     if format == Format::Wide {
         let rows: Vec<_> = list.iter().map(row).collect();
-        return session
-            .shell
-            .result(&table::render(["NODE", "ROLE", "STATE", "IPV4", "IPV6", "IMAGE"], &rows));
+        // Most clusters have one family of addresses, and with it a line fits on a terminal.
+        let header = ["NODE", "ROLE", "STATE", "IPV4", "IPV6", "IMAGE"];
+        return session.shell.result(&table::render_filled(header, &rows));
     }
     for node in list.iter().filter(|node| node.state != "running") {
         session.shell.status(&format!("Node {} {}", node.name, state(node)));

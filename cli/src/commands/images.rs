@@ -1,6 +1,12 @@
 //! `images ls`
 
-use kiln_provision::{cluster, image::Store, state::NodeRole};
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_provision::{
+    cluster,
+    image::{Reference, Store},
+    state::NodeRole,
+};
 
 use super::{Session, block_on, get};
 use crate::{
@@ -11,6 +17,8 @@ use crate::{
 
 /// How much of a digest is shown to people, after `sha256:`.
 const SHORT_DIGEST: usize = 12;
+/// What stands for all nodes.
+const ALL: &str = "all";
 
 /// Lists the images of nodes, or of the host's store.
 pub(super) fn ls(session: &Session, arguments: &ImagesLs) -> Result<(), Failure> {
@@ -74,19 +82,23 @@ fn of_nodes(session: &Session, arguments: &ImagesLs) -> Result<Vec<json::Image>,
     })
 }
 
-/// A table; with a column for the node when there is more than one.
+/// A table; where there are several nodes, each image once, with those that have it.
 fn render(list: &[json::Image]) -> String {
-    let many = list.iter().any(|image| image.node != list[0].node);
-    if many {
-        let row = |image: &json::Image| {
-            let node = image.node.clone().unwrap_or_default();
-            [node, image.name.clone(), short(&image.digest), table::bytes(image.size)]
-        };
-        table::render(["NODE", "IMAGE", "DIGEST", "SIZE"], &list.iter().map(row).collect::<Vec<_>>())
-    } else {
-        let row = |image: &json::Image| [image.name.clone(), short(&image.digest), table::bytes(image.size)];
-        table::render(["IMAGE", "DIGEST", "SIZE"], &list.iter().map(row).collect::<Vec<_>>())
+    let nodes: BTreeSet<_> = list.iter().map(|image| &image.node).collect();
+    let cells = |image: &json::Image| [image.name.clone(), short(&image.digest), table::bytes(image.size)];
+    if nodes.len() <= 1 {
+        return table::render(["IMAGE", "DIGEST", "SIZE"], &list.iter().map(cells).collect::<Vec<_>>());
     }
+    let mut owners: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for image in list {
+        let node = image.node.as_deref().unwrap_or_default();
+        owners.entry(cells(image)).or_default().push(node);
+    }
+    let row = |([name, digest, size], owners): ([String; 3], Vec<&str>)| {
+        let owners = if owners.len() == nodes.len() { String::from(ALL) } else { owners.join(", ") };
+        [name, digest, size, owners]
+    };
+    table::render(["IMAGE", "DIGEST", "SIZE", "NODES"], &owners.into_iter().map(row).collect::<Vec<_>>())
 }
 
 /// A table of the host's images: what they take, and who uses them.
@@ -96,10 +108,15 @@ fn render_host(list: &[json::Image]) -> String {
         let clusters = image.clusters.clone().unwrap_or_default().join(", ");
         let digest = short(&image.digest);
         let (size, shared) = (table::bytes(image.size), bytes(image.shared_size));
-        [image.name.clone(), digest, size, shared, bytes(image.unpacked_size), clusters]
+        [familiar(&image.name), digest, size, shared, bytes(image.unpacked_size), clusters]
     };
     let header = ["IMAGE", "DIGEST", "SIZE", "SHARED", "UNPACKED", "CLUSTERS"];
     table::render(header, &list.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The name as it is usually written, which leaves room for the rest. What is no name stays as it is.
+fn familiar(name: &str) -> String {
+    Reference::try_new(name).map_or_else(|_| name.to_owned(), |name| name.familiar())
 }
 
 fn short(digest: &str) -> String {
@@ -130,14 +147,56 @@ mod tests {
     }
 
     #[test]
-    fn the_node_is_shown_when_there_are_several() {
+    fn programs_get_the_same_in_two_notations() {
+        let list = [
+            image("kind-worker"),
+            json::Image {
+                node: None,
+                shared_size: Some(0),
+                clusters: Some(vec![String::from("kind")]),
+                ..image("")
+            },
+        ];
+        for (name, format) in [("json", Format::Json), ("yaml", Format::Yaml)] {
+            insta::assert_snapshot!(name, json::render(format, &list).expect("plain data"));
+        }
+    }
+
+    #[test]
+    fn an_image_of_several_nodes_is_listed_once() {
         assert_eq!(
             render(&[image("a")]),
             "IMAGE                       DIGEST        SIZE\nregistry.k8s.io/pause:3.10  0123456789ab  320 kB\n"
         );
-        assert!(render(&[image("a"), image("b")]).starts_with("NODE  IMAGE"));
+        let of_one = json::Image { name: String::from("docker.io/library/app:1"), ..image("b") };
+        insta::assert_snapshot!(render(&[image("a"), of_one, image("b")]), @r"
+        IMAGE                       DIGEST        SIZE    NODES
+        docker.io/library/app:1     0123456789ab  320 kB  b
+        registry.k8s.io/pause:3.10  0123456789ab  320 kB  all
+        ");
     }
 
+    #[test]
+    fn the_host_s_images_fit_on_a_terminal() {
+        let list = [
+            json::Image {
+                name: String::from("docker.io/kiln/node:v1.34.4"),
+                size: 304_000_000,
+                shared_size: Some(0),
+                unpacked_size: Some(1_070_000_000),
+                clusters: Some(vec![String::from("dev"), String::from("kind")]),
+                ..image("")
+            },
+            json::Image {
+                name: String::from(
+                    "localhost:5000/app@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                ),
+                clusters: Some(Vec::new()),
+                ..image("")
+            },
+        ];
+        insta::assert_snapshot!(render_host(&list));
+    }
     #[test]
     fn wide_leaves_nothing_out() {
         insta::assert_snapshot!(render_wide(&[image("a")]), @r"

@@ -18,17 +18,19 @@ pub(super) fn top(session: &Session, arguments: &Top) -> Result<(), Failure> {
     if !arguments.watch {
         return show(session, arguments, 0).map(drop);
     }
-    let (session, arguments) = (session.clone(), arguments.clone());
-    block_on(signal::until_interrupted(async move {
+    let (watched, arguments) = (session.clone(), arguments.clone());
+    block_on(signal::until_stopped(async move {
         let watching = tokio::task::spawn_blocking(move || {
             let mut lines = 0;
             loop {
                 // Looking takes the interval.
-                lines = show(&session, &arguments, lines)?;
+                lines = show(&watched, &arguments, lines)?;
             }
         });
         watching.await.context("failed to watch nodes")?
-    }))
+    }))?;
+    // The terminal has shown the key that stopped it, where the next prompt belongs.
+    session.shell.clear_result_line()
 }
 
 /// Shows what nodes use, in the place of the earlier table of so many lines; returns how many lines it has now.
@@ -52,8 +54,7 @@ fn show(session: &Session, arguments: &Top, earlier: usize) -> Result<usize, Fai
         }
         Format::Text | Format::Wide => {
             let text = render(&list);
-            session.shell.next_result(earlier, &text)?;
-            Ok(text.lines().count())
+            session.shell.next_result(earlier, &text)
         }
     }
 }
@@ -99,6 +100,15 @@ mod tests {
             memory_with_cache_bytes: running.then_some(900_000_000),
             pids: running.then_some(312),
             disk_bytes: 12_300_000,
+        }
+    }
+
+    #[test]
+    fn programs_get_the_same_in_two_notations() {
+        let list = [usage("kind-control-plane", NodeState::Running), usage("kind-worker", NodeState::Exited)]
+            .map(item);
+        for (name, format) in [("json", Format::Json), ("yaml", Format::Yaml)] {
+            insta::assert_snapshot!(name, json::render(format, &list).expect("plain data"));
         }
     }
 

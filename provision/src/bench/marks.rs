@@ -39,10 +39,12 @@ pub(super) async fn measure(site: &Site<'_>, options: &BootOptions) -> Result<Bo
     let ((created_seconds, own_cpu), pod_seconds) =
         both.await.map_err(|_| Error::BenchLimit { name: site.name.clone(), seconds: limit.as_secs() })??;
     let cpu_seconds = site.cpu_seconds().map(|nodes| nodes + own_cpu);
+    let memory_bytes = site.memory_bytes();
     let disk_bytes = site.disk_bytes(free);
     let seen = seen.into_inner().unwrap_or_default();
     let first = |mark: &str| seen.iter().find(|(name, _)| name == mark).map_or(0.0, |(_, at)| *at);
     Ok(Boot {
+        bootstrap: site.origin(),
         created_seconds,
         api_seconds: first(API_READY),
         node_seconds: first(NODE_READY),
@@ -50,6 +52,7 @@ pub(super) async fn measure(site: &Site<'_>, options: &BootOptions) -> Result<Bo
         dns_seconds: first(DNS_READY),
         pod_seconds,
         cpu_seconds,
+        memory_bytes,
         disk_bytes,
         delete_seconds: 0.0,
     })

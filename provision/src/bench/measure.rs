@@ -2,9 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a control plane came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// kubeadm has made it.
+    #[default]
+    Kubeadm,
+    /// What an earlier cluster has left.
+    Template,
+}
+
+impl Origin {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubeadm => "kubeadm",
+            Self::Template => "template",
+        }
+    }
+}
+
 /// One boot. Times are in seconds from the start of the program, but for the deletion's own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Boot {
+    /// What the first control plane came from.
+    pub bootstrap: Origin,
     /// The program has ended.
     pub created_seconds: f64,
     /// The API was ready.
@@ -19,6 +43,8 @@ pub struct Boot {
     pub pod_seconds: f64,
     /// Processor time of the program itself and of the nodes up to the last mark.
     pub cpu_seconds: Option<f64>,
+    /// What the nodes then held in memory and could not give back at once.
+    pub memory_bytes: Option<u64>,
     /// What the cluster then held on the disk.
     pub disk_bytes: Option<u64>,
     /// Deleting it.
@@ -31,7 +57,8 @@ impl Boot {
     pub fn line(&self) -> String {
         let cpu = self.cpu_seconds.map(|seconds| format!("; {seconds:.1} CPU-s")).unwrap_or_default();
         format!(
-            "created {:.1} s, API {:.1}, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}{cpu}",
+            "by {}: created {:.1} s, API {:.1}, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}{cpu}",
+            self.bootstrap.as_str(),
             self.created_seconds,
             self.api_seconds,
             self.node_seconds,
@@ -60,7 +87,7 @@ pub struct Measure {
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// All figures, in the order in which they are listed.
-pub const MEASURES: [Measure; 9] = [
+pub const MEASURES: [Measure; 10] = [
     Measure {
         name: "created",
         title: "create returned",
@@ -92,6 +119,13 @@ pub const MEASURES: [Measure; 9] = [
         of: |boot| Some(boot.pod_seconds),
     },
     Measure { name: "cpu", title: "processor time", unit: "CPU-s", gated: true, of: |boot| boot.cpu_seconds },
+    Measure {
+        name: "memory",
+        title: "memory",
+        unit: "MiB",
+        gated: false,
+        of: |boot| boot.memory_bytes.map(|bytes| bytes as f64 / MEBIBYTE),
+    },
     Measure {
         name: "disk",
         title: "disk",

@@ -17,11 +17,15 @@ use std::{
 
 pub use chart::chart;
 pub use gate::{Baseline, Slower, slower};
-pub use measure::{Boot, MEASURES, Measure, Spread, spread};
+pub use measure::{Boot, MEASURES, Measure, Origin, Spread, spread};
 use tool::Site;
 pub use tool::Tool;
 
-use crate::{Error, Paths, Reporter, Result, cluster::Cancel, state};
+use crate::{
+    Error, Paths, Reporter, Result,
+    cluster::{Bootstrap, Cancel},
+    state,
+};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct BootOptions {
     pub warm_up: u16,
     /// The image of all nodes, in place of the default one.
     pub image: Option<String>,
+    /// How Kiln's control planes come up.
+    pub bootstrap: Bootstrap,
     /// A configuration file.
     pub config: Option<PathBuf>,
     /// The nodes of that configuration that register with the API.

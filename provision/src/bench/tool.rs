@@ -10,8 +10,12 @@ use std::{
 use kiln_runtime::Cgroup;
 use kube::config::Kubeconfig;
 
-use super::{BootOptions, find};
-use crate::{Error, Paths, Result, cluster::own_bytes, state};
+use super::{BootOptions, Origin, find};
+use crate::{
+    Error, Paths, Result,
+    cluster::{is_from_template, own_bytes},
+    state,
+};
 
 /// Who makes clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +93,18 @@ impl<'a> Site<'a> {
         if let Some(image) = &self.options.image {
             command.args(["--image", image]);
         }
+        if self.tool == Tool::Kiln {
+            command.args(["--bootstrap", self.options.bootstrap.as_str()]);
+        }
         command
+    }
+
+    /// What the cluster's first control plane came from.
+    pub(super) fn origin(&self) -> Origin {
+        match self.paths.and_then(|paths| is_from_template(paths, &self.name, &self.first_node())) {
+            Some(true) => Origin::Template,
+            _ => Origin::Kubeadm,
+        }
     }
 
     /// Removes the cluster, or what there is of it.
@@ -150,24 +165,35 @@ impl<'a> Site<'a> {
 
     /// Processor time of the nodes so far, in seconds; `None` where it is not counted.
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
-        let total = |cgroup: Cgroup| {
+        let seconds = |cgroup: &Cgroup| {
             let microseconds = *cgroup.processor_times().ok()?.get(Path::new(""))?;
             Some(std::time::Duration::from_micros(microseconds).as_secs_f64())
         };
+        self.cgroups()?.iter().map(|places| places.iter().find_map(seconds)).sum()
+    }
+
+    /// What the nodes hold in memory now, without what the kernel can take back at once, in bytes; `None` where it is not
+    /// counted.
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        let bytes = |cgroup: &Cgroup| Some(cgroup.usage().ok()?.working_set_bytes).filter(|bytes| *bytes > 0);
+        self.cgroups()?.iter().map(|places| places.iter().find_map(bytes)).sum()
+    }
+
+    /// The control groups of the cluster, each with the places where it may be.
+    fn cgroups(&self) -> Option<Vec<Vec<Cgroup>>> {
+        let cgroup = |parent: &str, leaf: String| Cgroup { parent: parent.to_owned(), leaf };
         if self.tool == Tool::Kiln {
-            return total(Cgroup { parent: "kiln".to_owned(), leaf: self.name.clone() });
+            return Some(vec![vec![cgroup("kiln", self.name.clone())]]);
         }
-        let ids = self.containers()?;
-        let of = |id: &str| {
-            let places = [
-                ("docker", id.to_owned()),
-                ("system.slice", format!("docker-{id}.scope")),
-                ("machine.slice", format!("libpod-{id}.scope")),
-                ("system.slice", format!("nerdctl-{id}.scope")),
-            ];
-            places.into_iter().find_map(|(parent, leaf)| total(Cgroup { parent: parent.to_owned(), leaf }))
+        let of = |id: &String| {
+            vec![
+                cgroup("docker", id.clone()),
+                cgroup("system.slice", format!("docker-{id}.scope")),
+                cgroup("machine.slice", format!("libpod-{id}.scope")),
+                cgroup("system.slice", format!("nerdctl-{id}.scope")),
+            ]
         };
-        ids.iter().map(|id| of(id)).sum()
+        Some(self.containers()?.iter().map(of).collect())
     }
 
     /// The ids of kind's containers.

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::node::ADMIN_CONF;
-use crate::{Error, KubeadmFailure, Reporter, Result, trace};
+use crate::{Error, KubeadmFailure, Paths, Reporter, Result, trace};
 
 /// Where kind puts kubeadm's configuration, and users look for it.
 pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
@@ -90,8 +90,8 @@ async fn run(
             .map_err(Error::file("write kubeadm's log"))?;
         told(&line);
         phases.line(&line);
-        if let Some(step) = line.strip_prefix('[') {
-            reporter.step(&format!("{node}: [{step}"));
+        if let Some(step) = step(&line) {
+            reporter.step(&format!("{node}: {step}"));
         }
         reporter.message(3, &line);
     }
@@ -133,6 +133,12 @@ pub(super) async fn restart_kubelet(process: &Process) {
     }
 }
 
+/// What kubeadm says it is doing, without the name of its phase before it: `[certs] Generating "ca" certificate and key`.
+fn step(line: &str) -> Option<&str> {
+    let (_, step) = line.strip_prefix('[')?.split_once("] ")?;
+    Some(step.trim()).filter(|step| !step.is_empty())
+}
+
 /// What kubelet said last, when the node can still be asked.
 pub(super) async fn kubelet_log(process: &Process) -> String {
     let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];
@@ -143,6 +149,15 @@ pub(super) async fn kubelet_log(process: &Process) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
+/// What stands in the place of kubeadm's log where kubeadm has not run.
+pub(super) const NOT_RUN: &str = "This control plane comes from a template; kubeadm has not run here.\n";
+
+/// Whether a cluster's first control plane came from a template, by what its log says; `None` before there is one.
+pub(crate) fn is_from_template(paths: &Paths, cluster: &str, node: &str) -> Option<bool> {
+    let log = fs_err::read(log_path(&paths.node(cluster, node))).ok()?;
+    Some(log == NOT_RUN.as_bytes())
+}
+
 /// Where a node's kubeadm log is kept.
 pub(super) fn log_path(node_directory: &Path) -> PathBuf {
     node_directory.join("kubeadm.log")
@@ -151,6 +166,30 @@ pub(super) fn log_path(node_directory: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_tells_where_a_control_plane_came_from() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path().join("state"), root.path().join("run"));
+        let from_template = || is_from_template(&paths, "dev", "dev-control-plane");
+        assert_eq!(from_template(), None);
+        let log = log_path(&paths.node("dev", "dev-control-plane"));
+        fs_err::create_dir_all(log.parent().unwrap()).unwrap();
+        for (text, expected) in
+            [("", false), ("[init] Using Kubernetes version: v1.34.4\n", false), (NOT_RUN, true)]
+        {
+            fs_err::write(&log, text).unwrap();
+            assert_eq!(from_template(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn steps_are_what_follows_the_phase() {
+        let line = "[control-plane-check] Checking kube-apiserver at https://172.30.0.2:6443/livez";
+        assert_eq!(step(line), Some("Checking kube-apiserver at https://172.30.0.2:6443/livez"));
+        assert_eq!(step("I0101 12:00:00.000000 [x] y"), None);
+        assert_eq!(step("[certs] "), None);
+    }
 
     #[test]
     fn the_end_of_a_log_is_whole_lines() {

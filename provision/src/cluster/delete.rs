@@ -75,6 +75,9 @@ pub(super) async fn remove_all(
     }
 
     let nodes = state::node_names(paths, name)?;
+    if !nodes.is_empty() {
+        reporter.step(&format!("removing {}", nodes.join(", ")));
+    }
     let steps = Steps::default();
     let removals = nodes.iter().map(|node| {
         let process = state::load_node(paths, name, node).ok().flatten().and_then(|record| record.process);
@@ -93,6 +96,7 @@ pub(super) async fn remove_all(
         })
     });
     errors.extend(futures_util::future::join_all(removals).await.into_iter().flatten());
+    reporter.step("taking the network down");
     errors.extend(steps.run(move || publication::withdraw(&handle)).await.err());
     errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
 

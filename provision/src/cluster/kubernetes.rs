@@ -54,8 +54,7 @@ pub(super) async fn bring_up(
                 bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
             }
             Start::Template(from) => {
-                let text = "This control plane comes from a template; kubeadm has not run here.\n";
-                fs_err::write(&log, text).map_err(Error::file("make kubeadm's log"))?;
+                fs_err::write(&log, bootstrap::NOT_RUN).map_err(Error::file("make kubeadm's log"))?;
                 let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
                 let client = api::connect(&admin_conf, &url).await?;
                 let started = template_boot::run(first, from, &client, reporter).await;

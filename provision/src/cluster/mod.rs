@@ -38,6 +38,7 @@ mod template_boot;
 mod usage;
 
 pub(crate) use api::connect;
+pub(crate) use bootstrap::is_from_template;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
 pub use delete::{Deleted, delete};

@@ -26,6 +26,18 @@ pub enum Bootstrap {
     Template,
 }
 
+impl Bootstrap {
+    /// Its name on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kubeadm => "kubeadm",
+            Self::Template => "template",
+        }
+    }
+}
+
 /// How the first node comes up.
 #[derive(Debug)]
 pub(super) enum Start {

@@ -1,118 +1,143 @@
-//! One creation and deletion of a cluster, watched from outside.
+//! Boots of clusters, measured by `kiln bench boot`.
 
-use std::{process::Stdio, time::SystemTime};
+use std::fmt;
 
-use kiln_integration::{disk, fixture};
-use serde::Serialize;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    Result,
-    marks::{self, Marks},
-    shape::Shape,
-    site::{CLUSTER, Site},
-    usage,
-};
+use crate::{Result, shape::Shape};
 
-/// The first control plane, whichever shape the cluster has.
-const NODE: &str = "it-bench-control-plane";
+/// How the control plane of a cluster comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Way {
+    /// By kubeadm.
+    Kubeadm,
+    /// From what an earlier cluster has left.
+    Template,
+}
 
-/// What was measured. Times are from the start of `kiln create`, but for the deletion's own.
-#[derive(Clone, Debug, Serialize)]
+impl Way {
+    /// Both, in the order of the table.
+    pub(crate) const ALL: [Self; 2] = [Self::Kubeadm, Self::Template];
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Kubeadm => "kubeadm",
+            Self::Template => "template",
+        })
+    }
+}
+
+/// One boot, as `kiln bench boot -o json` tells of it. Times are from the start of the program, but for the deletion's own.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Boot {
-    /// `kiln create` has ended.
+    /// What the control plane came from.
+    pub(crate) bootstrap: String,
+    /// The program has ended.
     pub(crate) created_seconds: f64,
-    /// The API is ready.
+    /// The API was ready.
     pub(crate) api_seconds: f64,
-    /// All nodes are Ready.
+    /// The first node was Ready.
+    pub(crate) node_seconds: f64,
+    /// All nodes were.
     pub(crate) nodes_seconds: f64,
-    /// Both CoreDNS pods are Ready.
+    /// Both CoreDNS pods were Ready.
     pub(crate) dns_seconds: f64,
-    /// A pod has got an answer about a Service.
+    /// A pod had resolved a Service.
     pub(crate) pod_seconds: f64,
-    /// CPU time of the cluster up to the API's mark.
-    pub(crate) api_cpu_seconds: f64,
-    /// CPU time of the cluster and of `kiln create` up to the last mark.
-    pub(crate) cpu_seconds: f64,
-    /// The part of `kiln create` in it.
-    pub(crate) create_cpu_seconds: f64,
-    /// The most memory at once, page cache included.
-    pub(crate) peak_bytes: u64,
-    /// Memory without page cache at the last mark.
-    pub(crate) anonymous_bytes: Option<u64>,
-    /// What the cluster's directory holds for itself at the last mark.
-    pub(crate) disk_bytes: u64,
-    /// By how much the file system has become fuller, by whatever cause.
-    pub(crate) disk_free_bytes: u64,
-    /// `kiln delete cluster`.
+    /// Processor time up to the last mark.
+    pub(crate) cpu_seconds: Option<f64>,
+    /// What the nodes then held in memory and could not give back at once.
+    pub(crate) memory_bytes: Option<u64>,
+    /// What the cluster then held on the disk.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Deleting it.
     pub(crate) delete_seconds: f64,
 }
 
 impl Boot {
-    /// Creates a cluster, waits for all marks and deletes it.
-    pub(crate) fn measure(site: &Site, runtime: &tokio::runtime::Runtime, shape: Shape) -> Result<Self> {
-        let measured = runtime.block_on(create(site, shape));
-        let deleted = site.delete();
-        // Of two errors the first is the one to tell.
-        let measured = measured?;
-        Ok(Self { delete_seconds: deleted?, ..measured })
-    }
-
     /// The marks in one line.
     pub(crate) fn line(&self) -> String {
         format!(
-            "created {:.1} s, api {:.1}, nodes {:.1}, dns {:.1}, pod {:.1}; {:.1} CPU-s; deleted in {:.2} s",
+            "created {:.1} s, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}; {:.1} CPU-s",
             self.created_seconds,
-            self.api_seconds,
+            self.node_seconds,
             self.nodes_seconds,
             self.dns_seconds,
             self.pod_seconds,
-            self.cpu_seconds,
-            self.delete_seconds
+            self.cpu_seconds.unwrap_or_default()
         )
     }
 }
 
-async fn create(site: &Site, shape: Shape) -> Result<Boot> {
-    let (state_root, _) = fixture::roots();
-    let free = disk::free_bytes(&state_root);
-    let own_cpu = usage::children_cpu_seconds()?;
-    let (command, port) = site.create(shape)?;
-    let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+/// What `kiln bench boot -o json` prints of one tool, as far as it is used.
+#[derive(Debug, Deserialize)]
+struct Series {
+    tool: String,
+    runs: Vec<Boot>,
+}
 
-    let start = SystemTime::now();
-    let child = command.spawn()?;
-    let peak = usage::Peak::watch(CLUSTER);
-    let create = async {
-        let output = child.wait_with_output().await?;
-        let seconds = marks::since(start);
-        if !output.status.success() {
-            let told = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("kiln create: {}\n{told}", output.status).into());
+/// One boot of Kiln's, and one of kind's where that was compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub(crate) kiln: Boot,
+    pub(crate) kind: Option<Boot>,
+}
+
+impl Pair {
+    /// Takes the boots out of what was printed.
+    ///
+    /// # Errors
+    /// When it is not about a boot of Kiln's that came up as it was to.
+    pub(crate) fn parse(text: &str, shape: Shape, way: Way) -> Result<Self> {
+        let all: Vec<Series> = serde_json::from_str(text)?;
+        let mut pair = Self { kiln: Boot::default(), kind: None };
+        for series in all {
+            let [boot] =
+                <[Boot; 1]>::try_from(series.runs).map_err(|runs| format!("{} boots", runs.len()))?;
+            match series.tool.as_str() {
+                "kiln" => pair.kiln = boot,
+                _ => pair.kind = Some(boot),
+            }
         }
-        Ok::<f64, Box<dyn std::error::Error>>(seconds)
-    };
-    let admin = state_root.join("clusters").join(CLUSTER).join("nodes").join(NODE).join("upper");
-    let admin = admin.join("etc/kubernetes/admin.conf");
-    let observe = Marks::observe(start, admin, port, CLUSTER, shape.nodes());
-    let (created_seconds, marks) = tokio::try_join!(create, observe)?;
+        if pair.kiln.bootstrap != way.to_string() {
+            let came = &pair.kiln.bootstrap;
+            return Err(format!("{shape} was to come up by {way}, and did so by {came:?}").into());
+        }
+        Ok(pair)
+    }
+}
 
-    let create_cpu_seconds = usage::children_cpu_seconds()? - own_cpu;
-    let cluster_cpu_seconds = usage::cpu_seconds(CLUSTER)?;
-    let shared = disk::linked_files(&state_root.join("images"));
-    Ok(Boot {
-        created_seconds,
-        api_seconds: marks.api,
-        nodes_seconds: marks.nodes,
-        dns_seconds: marks.dns,
-        pod_seconds: marks.pod,
-        api_cpu_seconds: marks.api_cpu,
-        cpu_seconds: cluster_cpu_seconds + create_cpu_seconds,
-        create_cpu_seconds,
-        peak_bytes: peak.bytes().await,
-        anonymous_bytes: usage::anonymous_bytes(CLUSTER),
-        disk_bytes: disk::own_bytes(&state_root.join("clusters").join(CLUSTER), &shared),
-        disk_free_bytes: free.saturating_sub(disk::free_bytes(&state_root)),
-        delete_seconds: 0.0,
-    })
+/// All boots of one shape, in one way.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Boots {
+    pub(crate) shape: Shape,
+    pub(crate) way: Way,
+    pub(crate) runs: Vec<Boot>,
+    /// Those of kind in between.
+    pub(crate) kind: Vec<Boot>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINTED: &str = r#"[
+        {"tool": "kiln", "image": "x", "nodes": 1, "summary": {}, "runs": [{
+            "bootstrap": "template", "created_seconds": 6.5, "api_seconds": 3.0, "node_seconds": 4.0, "nodes_seconds": 4.0,
+            "dns_seconds": 5.0, "pod_seconds": 7.0, "cpu_seconds": 6.9, "memory_bytes": 1, "disk_bytes": null,
+            "delete_seconds": 0.3}]}]"#;
+
+    #[test]
+    fn boots_are_read_and_must_have_come_up_as_asked() {
+        let pair = Pair::parse(PRINTED, Shape::ONE_NODE, Way::Template).expect("a boot");
+        assert_eq!((pair.kiln.created_seconds, pair.kiln.disk_bytes), (6.5, None));
+        assert!(pair.kind.is_none());
+        for (text, way) in [(PRINTED, Way::Kubeadm), ("[]", Way::Template), ("", Way::Template)] {
+            assert!(Pair::parse(text, Shape::ONE_NODE, way).is_err(), "{text}");
+        }
+    }
 }

@@ -1,36 +1,26 @@
-//! `make bench`: creates clusters of some shapes some times over and tells how long it took and what they used, seen from
-//! outside; how much TCP their network carries; and how long images take into their nodes.
+//! `make bench`: creates clusters of some shapes some times over, by kubeadm and from a template, and holds how long it took
+//! and what they used against the bars; how much TCP their network carries; and how long images take into their nodes.
 //!
-//! Nothing of Kiln's own timing is used. Time zero is the start of the `kiln create` process. The marks:
-//!
-//! * *created*: the process has ended (no `--wait`);
-//! * *api*: `/readyz` answered "ok" through the published port, asked every [`marks::PERIOD`];
-//! * *nodes*: all nodes of the shape have registered and are Ready, by a watch;
-//! * *dns*: both CoreDNS pods Ready, by a watch;
-//! * *pod*: a pod that was made at the *nodes* mark got an answer for `kubernetes.default`, by the time stamp that its
-//!   node's container runtime gave its line of log.
-//!
-//! For the throughput see [`throughput`] and [`transfer`], for the images [`mod@load`].
+//! Boots are measured by `kiln bench boot`, from outside, as it says itself. For the bars see [`bars`], for the throughput
+//! [`throughput`] and [`transfer`], for the images [`mod@load`].
 
 #![forbid(unsafe_code)]
 
+mod bars;
 mod boot;
 mod load;
-mod marks;
 mod plain;
 mod report;
 mod shape;
 mod site;
 mod throughput;
 mod transfer;
-mod usage;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
-use boot::Boot;
+use boot::{Boots, Way};
 use clap::Parser;
 use load::Load;
-use report::Boots;
 use serde_json::json;
 use shape::Shape;
 use site::Site;
@@ -45,10 +35,10 @@ struct Arguments {
     /// Which clusters to create: control planes, or control planes and workers as 3+2; repeatable
     #[arg(long = "shape", value_name = "SHAPE", default_values_t = Shape::DEFAULT)]
     shapes: Vec<Shape>,
-    /// How many clusters of one node to create, one after another; none with 0
+    /// How many clusters of one node to create in each way, one after another; none with 0
     #[arg(long, default_value_t = 5)]
     runs: u16,
-    /// How many clusters of each other shape
+    /// How many clusters of each other shape, in each way
     #[arg(long, default_value_t = 3)]
     runs_multi: u16,
     /// Measure what the network of one more cluster, with two workers, carries
@@ -66,9 +56,12 @@ struct Arguments {
     /// Node image, in place of the default one
     #[arg(long)]
     image: Option<String>,
-    /// How control planes come up: auto, kubeadm or template. With auto, the first of a shape may leave a template
-    #[arg(long, default_value = "auto")]
-    bootstrap: String,
+    /// How control planes come up; repeatable. Both, unless one is named
+    #[arg(long, value_enum, value_name = "WAY", default_values_t = Way::ALL)]
+    bootstrap: Vec<Way>,
+    /// Leave kind out, also where it is installed
+    #[arg(long)]
+    without_kind: bool,
     /// Write all measurements to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,9 +78,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let site = Site::open(arguments.image, arguments.bootstrap)?;
-    let boots = boots(&site, &arguments.shapes, arguments.runs, arguments.runs_multi)?;
-    report::boots(&boots)?;
+    let site = Site::open(arguments.image.clone())?;
+    let boots = boots(&site, &arguments)?;
+    let rows = bars::rows(&boots);
+    report::boots(&boots, &rows)?;
     let throughput = if arguments.throughput {
         let measured = Throughput::measure(&site, arguments.transfers)?;
         report::throughput(&measured)?;
@@ -103,8 +97,13 @@ fn run(arguments: Arguments) -> Result<()> {
         None
     };
 
-    let json =
-        json!({ "machine": report::machine(), "boots": boots, "throughput": throughput, "load": load });
+    let json = json!({
+        "machine": report::machine(),
+        "bars": rows,
+        "boots": boots,
+        "throughput": throughput,
+        "load": load,
+    });
     let text = serde_json::to_string_pretty(&json)?;
     if let Some(file) = &arguments.json {
         fs_err::write(file, format!("{text}\n"))?;
@@ -112,17 +111,29 @@ fn run(arguments: Arguments) -> Result<()> {
     report::result(&format!("\n{text}\n"))
 }
 
-/// Creates and deletes clusters. The shapes take turns, so that a busy hour of the host is not all one's.
-fn boots(site: &Site, shapes: &[Shape], runs: u16, runs_multi: u16) -> Result<Vec<Boots>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let wanted = |shape: Shape| if shape == Shape::ONE_NODE { runs } else { runs_multi };
-    let shapes = shapes.iter().copied().filter(|shape| wanted(*shape) > 0);
-    let mut all: Vec<Boots> = shapes.map(|shape| Boots { shape, runs: Vec::new() }).collect();
-    for number in 1..=runs.max(runs_multi) {
-        for Boots { shape, runs } in all.iter_mut().filter(|boots| number <= wanted(boots.shape)) {
-            let boot = Boot::measure(site, &runtime, *shape)?;
-            report::tell(&format!("{shape}, run {number} of {}: {}", wanted(*shape), boot.line()));
-            runs.push(boot);
+/// Creates and deletes clusters. Shapes and ways take turns, so that a busy hour of the host is not all one's. The first boot
+/// of each comes after one that does not count: it fills the page cache, and leaves the template.
+fn boots(site: &Site, arguments: &Arguments) -> Result<Vec<Boots>> {
+    let wanted = |shape: Shape| if shape == Shape::ONE_NODE { arguments.runs } else { arguments.runs_multi };
+    let mut all = Vec::new();
+    for shape in arguments.shapes.iter().copied().filter(|shape| wanted(*shape) > 0) {
+        let of = |way: &Way| Boots { shape, way: *way, runs: Vec::new(), kind: Vec::new() };
+        all.extend(arguments.bootstrap.iter().map(of));
+    }
+    let has_kind = !arguments.without_kind && !all.is_empty() && site.has_kind();
+    for number in 1..=arguments.runs.max(arguments.runs_multi) {
+        for boots in all.iter_mut().filter(|boots| number <= wanted(boots.shape)) {
+            let Boots { shape, way, runs, kind } = boots;
+            // kind has one way, so it takes part in one of the two.
+            let with_kind = has_kind && *way == Way::Kubeadm;
+            let pair = site.boot(*shape, *way, u16::from(number == 1), with_kind)?;
+            let which = format!("run {number} of {}", wanted(*shape));
+            report::tell(&format!("{shape} by {way}, {which}: {}", pair.kiln.line()));
+            runs.push(pair.kiln);
+            if let Some(boot) = pair.kind {
+                report::tell(&format!("kind: {shape}, {which}: {}", boot.line()));
+                kind.push(boot);
+            }
         }
     }
     Ok(all)

@@ -2,55 +2,49 @@
 
 use std::io::{Write, stderr, stdout};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Result, boot::Boot, load, load::Load, marks, shape::Shape, throughput::Throughput, transfer};
+use crate::{
+    Result,
+    bars::{self, Row},
+    boot::{Boot, Boots},
+    load,
+    load::Load,
+    shape::Shape,
+    throughput::Throughput,
+    transfer,
+};
 
-type Row = (&'static str, &'static str, usize, fn(&Boot) -> Option<f64>);
+type Figure = (&'static str, &'static str, usize, fn(&Boot) -> Option<f64>);
 
 /// Name, unit, digits after the point, value.
-const ROWS: [Row; 13] = [
+const FIGURES: [Figure; 10] = [
     ("create has ended", "s", 1, |boot| Some(boot.created_seconds)),
     ("API ready", "s", 1, |boot| Some(boot.api_seconds)),
+    ("first node Ready", "s", 1, |boot| Some(boot.node_seconds)),
     ("all nodes Ready", "s", 1, |boot| Some(boot.nodes_seconds)),
     ("CoreDNS 2/2 Ready", "s", 1, |boot| Some(boot.dns_seconds)),
     ("pod's lookup answered", "s", 1, |boot| Some(boot.pod_seconds)),
-    ("CPU to API ready", "CPU-s", 1, |boot| Some(boot.api_cpu_seconds)),
-    ("CPU to the end", "CPU-s", 1, |boot| Some(boot.cpu_seconds)),
-    ("  of it kiln create", "CPU-s", 2, |boot| Some(boot.create_cpu_seconds)),
-    ("peak memory with page cache", "MiB", 0, |boot| Some(mebibytes(boot.peak_bytes))),
-    ("memory without page cache", "MiB", 0, |boot| boot.anonymous_bytes.map(mebibytes)),
-    ("disk of the cluster alone", "MiB", 1, |boot| Some(mebibytes(boot.disk_bytes))),
-    ("disk, by free space", "MiB", 1, |boot| Some(mebibytes(boot.disk_free_bytes))),
+    ("CPU to the end", "CPU-s", 1, |boot| boot.cpu_seconds),
+    ("memory, what can be given back left out", "MiB", 0, |boot| boot.memory_bytes.map(mebibytes)),
+    ("disk of the cluster alone", "MiB", 1, |boot| boot.disk_bytes.map(mebibytes)),
     ("delete", "s", 2, |boot| Some(boot.delete_seconds)),
 ];
 
-/// All creations of one shape.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Boots {
-    pub(crate) shape: Shape,
-    pub(crate) runs: Vec<Boot>,
-}
-
-/// Prints minimum, median and maximum of each measurement, a table for each shape that Markdown takes too, and then how the
-/// shapes compare with one node.
-pub(crate) fn boots(all: &[Boots]) -> Result<()> {
-    for Boots { shape, runs } in all {
-        let mut text = header(&format!("{shape}: {} creates", runs.len()));
-        for (name, unit, digits, value) in ROWS {
-            text.push_str(&row(name, runs.iter().filter_map(value).collect(), digits, unit));
+/// Prints minimum, median and maximum of each measurement, a table for each shape and way that Markdown takes too; how the
+/// shapes compare with one node; and how all that is beside the bars.
+pub(crate) fn boots(all: &[Boots], rows: &[Row]) -> Result<()> {
+    for Boots { shape, way, runs, kind } in all {
+        for (tool, runs) in [("", runs), ("kind: ", kind)].into_iter().filter(|(_, runs)| !runs.is_empty()) {
+            let mut text = header(&format!("{tool}{shape} by {way}: {} creates", runs.len()));
+            for (name, unit, digits, value) in FIGURES {
+                text.push_str(&row(name, runs.iter().filter_map(value).collect(), digits, unit));
+            }
+            result(&text)?;
         }
-        result(&text)?;
     }
-    if !all.is_empty() {
-        let period = marks::PERIOD.as_millis();
-        result(&format!(
-            "\nAPI ready is asked every {period} ms, nodes and CoreDNS are watched, the pod's answer has its own time \
-             stamp.\n"
-        ))?;
-    }
-    comparison(all)
+    comparison(all)?;
+    if all.is_empty() { Ok(()) } else { result(&bars::render(rows)) }
 }
 
 fn comparison(all: &[Boots]) -> Result<()> {
@@ -58,17 +52,18 @@ fn comparison(all: &[Boots]) -> Result<()> {
         let (_, median, _) = spread(boots.runs.iter().map(|boot| boot.nodes_seconds).collect())?;
         Some(median)
     };
-    let one_node = all.iter().find(|boots| boots.shape == Shape::ONE_NODE).and_then(median);
-    let Some(one_node) = one_node.filter(|_| all.len() > 1) else {
-        return Ok(());
-    };
-    let mut text = "\n| all nodes Ready | median | of one node's |\n|---|--:|--:|\n".to_owned();
-    for boots in all {
-        if let Some(median) = median(boots) {
-            text.push_str(&format!("| {} | {median:.1} s | {:.2} |\n", boots.shape, median / one_node));
+    let mut text = String::new();
+    for boots in all.iter().filter(|boots| boots.shape != Shape::ONE_NODE) {
+        let one_node = all.iter().find(|one| one.shape == Shape::ONE_NODE && one.way == boots.way);
+        if let (Some(many), Some(one)) = (median(boots), one_node.and_then(median)) {
+            let (shape, way) = (boots.shape, boots.way);
+            text.push_str(&format!("| {shape} by {way} | {many:.1} s | {:.2} |\n", many / one));
         }
     }
-    result(&text)
+    if text.is_empty() {
+        return Ok(());
+    }
+    result(&format!("\n| all nodes Ready | median | of one node's |\n|---|--:|--:|\n{text}"))
 }
 
 /// Prints how much each way carries, and which part that is of what a plain veth pair carries to the same receiver.
@@ -178,7 +173,8 @@ fn row(name: &str, values: Vec<f64>, digits: usize, unit: &str) -> String {
     })
 }
 
-fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+/// The least, the middle and the largest.
+pub(crate) fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let median = if values.len() % 2 == 1 {

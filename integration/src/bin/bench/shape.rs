@@ -16,23 +16,16 @@ impl Shape {
     pub(crate) const ONE_NODE: Self = Self { control_planes: 1, workers: 0 };
     /// The smallest cluster whose pods are on different nodes.
     pub(crate) const TWO_WORKERS: Self = Self { control_planes: 1, workers: 2 };
+    /// The smallest whose etcd can lose a member.
+    pub(crate) const HIGH_AVAILABILITY: Self = Self { control_planes: 3, workers: 2 };
     /// What is measured when nothing else is asked for.
-    pub(crate) const DEFAULT: [Self; 3] =
-        [Self::ONE_NODE, Self::TWO_WORKERS, Self { control_planes: 3, workers: 2 }];
+    pub(crate) const DEFAULT: [Self; 3] = [Self::ONE_NODE, Self::TWO_WORKERS, Self::HIGH_AVAILABILITY];
 
-    /// How many nodes register with the API. The load balancer of several control planes is none of them.
-    pub(crate) fn nodes(self) -> usize {
-        usize::from(self.control_planes) + usize::from(self.workers)
-    }
-
-    /// Kiln's configuration of such a cluster, its API at `port` of the host's 127.0.0.1.
-    pub(crate) fn config(self, port: u16) -> String {
+    /// The configuration of such a cluster.
+    pub(crate) fn config(self) -> String {
         let control_planes = "  - role: control-plane\n".repeat(self.control_planes.into());
         let workers = "  - role: worker\n".repeat(self.workers.into());
-        format!(
-            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  apiServerPort: {port}\nnodes:\n\
-             {control_planes}{workers}"
-        )
+        format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n{control_planes}{workers}")
     }
 }
 
@@ -83,9 +76,8 @@ mod tests {
 
     #[test]
     fn the_configuration_lists_the_nodes() {
-        assert_eq!(Shape::TWO_WORKERS.nodes(), 3);
-        let expected = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  apiServerPort: 6443\n\
-                        nodes:\n  - role: control-plane\n  - role: worker\n  - role: worker\n";
-        assert_eq!(Shape::TWO_WORKERS.config(6443), expected);
+        let expected = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n  - role: control-plane\n  - role: worker\n  \
+                        - role: worker\n";
+        assert_eq!(Shape::TWO_WORKERS.config(), expected);
     }
 }

@@ -1,11 +1,19 @@
 //! Where the clusters of the benchmark are made and unmade, one at a time.
 
-use std::{net::TcpListener, path::Path, process::Command, thread, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use kiln_integration::{Kiln, Running, kiln::LONG};
 use tempfile::TempDir;
 
-use crate::{Result, shape::Shape};
+use crate::{
+    Result,
+    boot::{Pair, Way},
+    shape::Shape,
+};
 
 /// As the clusters of tests, so that what a killed run leaves is removed by the next test too.
 pub(crate) const CLUSTER: &str = "it-bench";
@@ -15,18 +23,20 @@ pub(crate) const CLUSTER: &str = "it-bench";
 pub(crate) struct Site {
     kiln: Kiln,
     image: Option<String>,
-    bootstrap: String,
     directory: TempDir,
 }
 
+/// The engines that kind knows.
+const ENGINES: [&str; 3] = ["docker", "podman", "nerdctl"];
+
 impl Site {
     /// Finds the binary, and removes what a killed run may have left.
-    pub(crate) fn open(image: Option<String>, bootstrap: String) -> Result<Self> {
+    pub(crate) fn open(image: Option<String>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("it-bench-").tempdir()?;
         let kubeconfig = directory.path().join("kubeconfig");
         let kiln = Kiln::new(Kiln::locate()?, vec![("KUBECONFIG".to_owned(), kubeconfig.into())]);
         let _ = kiln.run(&["delete", "cluster", "--name", CLUSTER]);
-        Ok(Self { kiln, image, bootstrap, directory })
+        Ok(Self { kiln, image, directory })
     }
 
     /// The binary.
@@ -39,19 +49,41 @@ impl Site {
         self.directory.path()
     }
 
-    /// The command that creates a cluster, and the port of 127.0.0.1 that its API will have.
-    pub(crate) fn create(&self, shape: Shape) -> Result<(Command, u16)> {
-        // The port is chosen here, so that the API can be asked before there is a kubeconfig for it.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = self.directory().join("config.yaml");
-        fs_err::write(&config, shape.config(port))?;
+    /// Whether kind can be measured beside Kiln: it and an engine are in `PATH`, and it is not Kiln by that name.
+    pub(crate) fn has_kind(&self) -> bool {
+        let says = |program: &str| Command::new(program).arg("version").output().ok();
+        let kind = says("kind").is_some_and(|said| {
+            said.status.success() && !String::from_utf8_lossy(&said.stdout).contains("kiln")
+        });
+        kind && ENGINES.iter().any(|engine| says(engine).is_some_and(|said| said.status.success()))
+    }
+
+    /// Creates and deletes a cluster by `kiln bench boot`, after so many that do not count; and one of kind's, on request.
+    pub(crate) fn boot(&self, shape: Shape, way: Way, warm_up: u16, kind: bool) -> Result<Pair> {
         let mut command = self.kiln.command();
-        command.args(["create", "cluster", "--name", CLUSTER, "--config"]).arg(&config);
-        command.args(["--bootstrap", &self.bootstrap]);
+        command.args(["bench", "boot", "--name", CLUSTER, "--runs", "1", "--warm-up", &warm_up.to_string()]);
+        command
+            .args(["--bootstrap", &way.to_string(), "--output", "json", "--config"])
+            .arg(self.config(shape)?);
         if let Some(image) = &self.image {
             command.args(["--image", image]);
         }
-        Ok((command, port))
+        if kind {
+            command.args(["--compare", "kind"]);
+        }
+        let boots = u32::from(warm_up + 1) * if kind { 2 } else { 1 };
+        let finished = Running::spawn(command, Vec::new()).wait(LONG * boots);
+        if finished.code() != 0 {
+            return Err(finished.report().into());
+        }
+        Pair::parse(&finished.stdout(), shape, way)
+    }
+
+    /// A file with the configuration of a shape.
+    fn config(&self, shape: Shape) -> Result<PathBuf> {
+        let config = self.directory().join("config.yaml");
+        fs_err::write(&config, shape.config())?;
+        Ok(config)
     }
 
     /// Creates a cluster of three nodes, two of them workers, does something with it when all are Ready, and deletes it.
@@ -65,21 +97,19 @@ impl Site {
     }
 
     fn create_workers(&self) -> Result<()> {
-        let (mut command, _) = self.create(Shape::TWO_WORKERS)?;
-        command.args(["--wait", "5m"]);
+        let mut command = self.kiln.command();
+        command.args(["create", "cluster", "--name", CLUSTER, "--wait", "5m", "--config"]);
+        command.arg(self.config(Shape::TWO_WORKERS)?);
+        if let Some(image) = &self.image {
+            command.args(["--image", image]);
+        }
         let created = Running::spawn(command, Vec::new()).wait(LONG);
         if created.code() == 0 { Ok(()) } else { Err(created.report().into()) }
     }
 
-    /// Deletes the cluster; how many seconds that took.
-    pub(crate) fn delete(&self) -> Result<f64> {
-        let started = Instant::now();
+    fn delete(&self) -> Result<()> {
         let deleted = self.kiln.run(&["delete", "cluster", "--name", CLUSTER]);
-        let seconds = started.elapsed().as_secs_f64();
-        if deleted.code() != 0 {
-            return Err(deleted.report().into());
-        }
-        Ok(seconds)
+        if deleted.code() == 0 { Ok(()) } else { Err(deleted.report().into()) }
     }
 }
 

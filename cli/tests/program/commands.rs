@@ -1,77 +1,8 @@
-//! The program as a whole, as far as it needs neither root nor a cluster: each test has a state root of its own.
-
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+//! What commands do as far as they need neither root nor a cluster.
 
 use fs_err as fs;
-use tempfile::TempDir;
 
-/// A state root with clusters of which nothing but their directories is there.
-struct Root(TempDir);
-
-impl Root {
-    fn new(nodes: &[(&str, &str)]) -> Self {
-        let root = Self(tempfile::tempdir().expect("a directory"));
-        for (cluster, node) in nodes {
-            let directory = root.path().join("state/clusters").join(cluster).join("nodes").join(node);
-            fs::create_dir_all(directory).expect("a directory");
-        }
-        root
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path().join(name);
-        fs::write(&path, text).expect("a file");
-        path
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-        command
-            .args(line.split(' ').filter(|word| !word.is_empty()))
-            .env_clear()
-            .env("KILN_ROOT", self.path().join("state"))
-            .env("KUBECONFIG", self.path().join("kubeconfig"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &str) -> Ran {
-        Ran::of(self.command(line).output().expect("kiln runs"))
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn of(output: Output) -> Self {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
-    #[track_caller]
-    fn succeeded(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self
-    }
-
-    #[track_caller]
-    fn failed(self) -> Self {
-        assert_eq!(self.code, Some(1), "{self:?}");
-        self
-    }
-}
+use crate::root::Root;
 
 /// The flags of kind's commands, as its own help lists them; those that Kiln has the command for.
 const OF_KIND: [(&str, &[&str]); 10] = [
@@ -203,27 +134,6 @@ fn what_is_misspelt_is_guessed() {
     assert!(listed.stderr.contains("did you mean \"kind\"?"), "{listed:?}");
     let listed = root.run("get nodes --name kind").succeeded();
     assert!(!listed.stderr.contains("hint"), "{listed:?}");
-}
-
-#[test]
-fn completion_knows_names_and_keeps_quiet() {
-    let root = Root::new(&[("dev", "dev-control-plane"), ("kind", "kind-worker")]);
-    let complete = |line: &str| {
-        let mut command = root.command("--");
-        command.args(line.split(' ')).env("KILN_COMPLETE", "fish");
-        let ran = Ran::of(command.output().expect("kiln runs"));
-        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}");
-        let names = ran.stdout.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned());
-        names.filter(|name| !name.starts_with("--")).collect::<Vec<_>>()
-    };
-    assert_eq!(complete("kiln delete cluster --name "), ["dev", "kind"]);
-    assert_eq!(complete("kiln delete clusters d"), ["dev"]);
-    assert_eq!(complete("kiln exec "), ["dev-control-plane", "kind-worker"]);
-    assert_eq!(complete("kiln exec k"), ["kind-worker"]);
-    assert_eq!(complete("kiln images ls --name dev --node "), ["dev-control-plane"]);
-    assert_eq!(complete("kiln create cluster --image "), [""; 0], "there is no store");
-    assert_eq!(complete("kiln get clusters -o "), ["text", "wide", "json", "yaml"]);
-    assert!(!root.path().join("state/images").exists(), "completing makes nothing");
 }
 
 #[test]
