@@ -19,6 +19,7 @@ use super::{
     publication, registry,
     reserve::{Reserved, ensure_images, image_names, reserve},
     start::{self, Bootstrap},
+    unpacked,
 };
 use crate::{
     Error, Outcome, Paths, Reporter, Result, config, doctor,
@@ -188,6 +189,8 @@ async fn make(
     steps: &Steps,
 ) -> Result<Created> {
     let config = &options.config;
+    let leftovers = paths.clone();
+    steps.run(move || unpacked::remove_leftovers(&leftovers)).await?;
     let store = Store::open(&paths.images())?;
     let wanted = image_names(options);
     let title = format!("Ensuring node image ({}) 🖼", wanted[0].split('@').next().unwrap_or_default());

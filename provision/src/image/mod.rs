@@ -18,6 +18,7 @@
 mod archive;
 mod blob;
 mod bundle;
+mod derived;
 mod digest;
 mod docker_archive;
 mod index;
@@ -44,10 +45,13 @@ mod whiteout;
 
 pub use blob::BlobWriter;
 pub use bundle::{Bundle, BundleImage, Document};
+pub(crate) use derived::{Derivation, Derived};
 pub use digest::Digest;
+pub(crate) use inode::unset_opaque;
 pub use manifest::{Image, ImageSettings, Layer, write_image};
 pub(crate) use manifest::{MAX_DEPTH, for_this_host, is_index, is_manifest, platforms};
 pub use materialise::materialise;
+pub(crate) use materialise::visit_files;
 pub use oci_spec::image::{Descriptor, ImageConfiguration};
 pub(crate) use pack::archive_tree;
 pub use pack::pack_layer;
