@@ -215,7 +215,7 @@ fn killed(fixture: &Fixture, image: &str) {
     // Whoever looks next takes away what there is of it.
     let _ = fixture.kiln().run(&["delete", "cluster", "--name", CLUSTERS[0]]).succeeded();
     assert!(!run_directory(fixture).exists());
-    let _ = fixture.kiln().run(&["images", "verify"]).succeeded();
+    let _ = fixture.kiln().start(&["images", "verify"]).wait(LONG).succeeded();
 }
 
 fn together(fixture: &Fixture, image: &str) {
@@ -257,6 +257,8 @@ fn as_the_image_has_it(fixture: &Fixture) {
 }
 
 fn answers(fixture: &Fixture, cluster: &str) {
+    let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=2m"];
+    let _ = fixture.kiln().kubectl(cluster, &wait).succeeded();
     let answer =
         Cluster::new(fixture.kiln(), cluster).run_pod(&["nslookup", "kubernetes.default.svc.cluster.local"]);
     assert!(answer.contains("10.96.0.1"), "{answer}");
@@ -294,5 +296,5 @@ fn counted(fixture: &Fixture, image: &str) {
     };
     // It has all that Kiln's has, and the archives.
     assert!(unpacked(image) > unpacked(OWN_IMAGE), "{listed}");
-    let _ = kiln.run(&["images", "verify"]).succeeded();
+    let _ = kiln.start(&["images", "verify"]).wait(LONG).succeeded();
 }
