@@ -58,7 +58,7 @@ test: setup-build setup-test ## pass every test
 lint: setup-test ## check format, lints and scripts
 	cargo fmt --all --check
 	cargo clippy --release $(LOCKED) --workspace --all-targets -- -D warnings
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh .ci/run integration/src/kind_image/{make.sh,mount-product-files.sh,entrypoint}
 
 fmt: ## format the sources
 	cargo fmt --all

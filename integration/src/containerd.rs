@@ -11,9 +11,11 @@ use crate::running::{Finished, Running};
 
 /// How long it may take to answer.
 const START: Duration = Duration::from_secs(20);
-/// Nothing but content and names is needed. The first is what containerd 1 calls its part of Kubernetes.
+/// Nothing but content and names is needed. The first is what containerd 1 calls its part of Kubernetes; the last would make
+/// `/opt/containerd` on the host.
 const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
-                      \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\"]\n";
+                      \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\", \
+                      \"io.containerd.internal.v1.opt\"]\n";
 
 /// A containerd that runs; it ends with this.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ pub mod fixture;
 pub mod host;
 pub mod hub;
 pub mod kiln;
+pub mod kind_image;
 pub mod namespace;
 pub mod oracle;
 pub mod outside;

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::running::{Finished, Running};
+use crate::{
+    kiln::LONG,
+    running::{Finished, Running},
+};
 
 /// The registry, and the version that was tested.
 const REGISTRY: (&str, &str) = ("github.com/distribution/distribution/v3/cmd/registry", "v3.1.2");
@@ -76,7 +79,7 @@ impl Tools {
     pub fn crane(&self, args: &[&str]) -> Finished {
         let mut command = Command::new(&self.crane);
         command.args(args);
-        Running::spawn(command, Vec::new()).wait(Duration::from_secs(60))
+        Running::spawn(command, Vec::new()).wait(LONG)
     }
 }
 

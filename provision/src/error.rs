@@ -377,6 +377,18 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// The images inside a node image could not be unpacked, which its own containerd is to do.
+    #[error("failed to unpack the images in {image}{}", indented(log))]
+    UnpackImages {
+        /// The node image.
+        image: String,
+        /// The last lines that its containerd logged.
+        log: String,
+        /// The cause.
+        #[source]
+        source: Box<Error>,
+    },
+
     // === containerd ===
     /// Nothing answers on containerd's socket.
     #[error("failed to connect to containerd at {}", socket.display())]
@@ -668,6 +680,18 @@ pub enum Error {
     NoSuchImage {
         /// Its name.
         image: String,
+    },
+    /// The image is for other hosts.
+    #[error(
+        "image {image} is for {platform}, and this host is {}/{}",
+        std::env::consts::OS,
+        oci_spec::image::Arch::default()
+    )]
+    ForeignImage {
+        /// Its name.
+        image: String,
+        /// What it is for.
+        platform: String,
     },
     /// The image does not hold what a node needs.
     #[error("{image} is not a node image: it has no /kind/version")]

@@ -67,6 +67,12 @@ impl Error {
             }
             Self::LoadImage { errors, .. } => errors.iter().find_map(Self::hint),
             Self::LoadIntoNode { source, .. } => source.hint(),
+            Self::ForeignImage { image, .. } => Some(format!(
+                "`kiln images pull {image}` gets the variant for this host, if its registry has one"
+            )),
+            Self::UnpackImages { source, .. } => Some(source.hint().unwrap_or_else(|| {
+                "the image's own containerd does it: `kiln images verify` tells whether the image is damaged".to_owned()
+            })),
             Self::NotANodeImage { .. } => Some("node images are built by `kiln build node-image`".to_owned()),
             Self::PoolExhausted { .. } => {
                 Some("delete clusters, or set KILN_SUBNET_POOL to a private network that is free".to_owned())

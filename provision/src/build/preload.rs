@@ -5,15 +5,12 @@
 //! image of its own. The layers' content is dropped: nothing needs it any more.
 
 use std::{
-    collections::BTreeMap,
     io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFilesystem};
+use kiln_runtime::Cgroup;
 
 use super::{
     Build,
@@ -28,44 +25,18 @@ use super::{
 };
 use crate::{
     Error, Paths, Result,
-    containerd::{Containerd, ImportImage, ImportOptions},
+    containerd::{
+        ImportImage, ImportOptions,
+        workshop::{self, DIRECTORY, Workshop, WorkshopSpec},
+    },
     image::{Bundle, Reference, Store},
 };
 
 /// Counts changes of how images are made and imported.
-const REVISION: &str = "1";
-
-/// containerd's directory in a node.
-const DIRECTORY: &str = "var/lib/containerd";
-
-/// What containerd keeps there that is worth keeping: content, records, snapshots.
-const KEPT: [&str; 3] = [
-    "io.containerd.content.v1.content",
-    "io.containerd.metadata.v1.bolt",
-    "io.containerd.snapshotter.v1.overlayfs",
-];
+const REVISION: &str = "2";
 
 /// Images imported at the same time: containerd unpacks one while the next one is sent.
 const IMPORTS: usize = 2;
-
-/// How long containerd may take to come up, and to end.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Bytes of the end of containerd's log that an error shows.
-const LOG_TAIL: usize = 2000;
-
-/// Only what importing needs. Without CRI nothing looks for a network, without the other snapshotters they leave no
-/// directories, and what is written is synced once, at the end.
-const CONFIG: &str = r#"version = 3
-disabled_plugins = [
-  "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
-  "io.containerd.internal.v1.opt", "io.containerd.monitor.task.v1.cgroups", "io.containerd.nri.v1.nri",
-  "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.native",
-]
-[plugins."io.containerd.metadata.v1.bolt"]
-  no_sync = true
-"#;
 
 /// A directory that holds `/var/lib/containerd` under its path.
 #[derive(Debug)]
@@ -85,7 +56,7 @@ pub(super) async fn store(
 ) -> Result<Preloaded> {
     let applets = applets(build, debian).await?;
     let containers = container::containers(programs, &applets);
-    let mut key = Key::default().with(REVISION).with(CONFIG).with(&debian.key);
+    let mut key = Key::default().with(REVISION).with(&debian.key);
     for component in component::ALL {
         key = key.with(programs.key(component.name));
     }
@@ -113,9 +84,7 @@ pub(super) async fn store(
 
 /// Removes the container of a build that was killed. Does nothing when there is none.
 pub(super) fn remove_container(paths: &Paths) {
-    for error in kiln_runtime::remove(None, &cgroup(paths), &directory(paths)) {
-        tracing::warn!(%error, "the container of an interrupted build was not removed whole");
-    }
+    workshop::remove(&cgroup(paths), &directory(paths));
 }
 
 /// The names that busybox answers to, from itself.
@@ -171,10 +140,16 @@ async fn import(
     node: &Node,
     images: &[ImportImage],
 ) -> Result<()> {
-    let console = scratch.join("console.log");
+    let spec = WorkshopSpec {
+        name: "kiln-build".to_owned(),
+        directory: directory(paths),
+        cgroup: cgroup(paths),
+        layers: vec![node.root.clone(), debian.root.clone()],
+        scratch: scratch.to_owned(),
+        var: scratch.join("root/var"),
+    };
     let result = async {
-        let container = Unpacker::launch(paths, scratch, debian, node)?;
-        let containerd = Containerd::wait_ready(&container.process, START_TIMEOUT).await?;
+        let (workshop, containerd) = Workshop::open(spec).await?;
         let version = containerd.version().await?;
         build.reporter.message(1, &format!("containerd {version} unpacks {} images", images.len()));
         let options = ImportOptions { unpack: true, keep_layers: false, pinned: true };
@@ -188,84 +163,11 @@ async fn import(
         });
         stream::iter(imports).buffer_unordered(IMPORTS).try_collect::<()>().await?;
         drop(containerd);
-        container.stop().await
+        workshop.close().await
     };
-    result.await.map_err(|source| Error::Preload { log: tail(&console), source: Box::new(source) })
-}
-
-/// The container that containerd unpacks in; removed when the value goes.
-struct Unpacker {
-    process: Process,
-    cgroup: Cgroup,
-    directory: PathBuf,
-}
-
-impl Unpacker {
-    fn launch(paths: &Paths, scratch: &Path, debian: &Debian, node: &Node) -> Result<Self> {
-        let var = scratch.join("root/var");
-        let cgroup = cgroup(paths);
-        let preparing = |source| Error::File { what: "prepare the unpacking of images", source };
-        fs_err::create_dir_all(&var).map_err(preparing)?;
-        fs_err::write(var.join("containerd.toml"), CONFIG).map_err(preparing)?;
-        let spec = ContainerSpec {
-            id: "kiln-build".to_owned(),
-            directory: directory(paths),
-            console: scratch.join("console.log"),
-            exit: scratch.join("exit.json"),
-            root: RootFilesystem {
-                lowers: vec![node.root.clone(), debian.root.clone()],
-                upper: scratch.join("upper"),
-                work: scratch.join("work"),
-            },
-            hostname: "kiln-build".to_owned(),
-            args: ["/usr/local/bin/containerd", "--config", "/var/containerd.toml"].map(str::to_owned).into(),
-            env: Vec::new(),
-            // A directory of a real file system: the snapshots must not lie on an overlay.
-            mounts: vec![Mount {
-                source: var,
-                destination: "/var".into(),
-                read_only: false,
-                propagation: Propagation::None,
-            }],
-            cgroup: cgroup.clone(),
-            sysctls: BTreeMap::new(),
-        };
-        let netns = kiln_network::new_netns()?;
-        // Blocks for as long as a process takes to start: if the build is given up, then before or after, not while it
-        // is unclear whether there is a container.
-        let process = match kiln_runtime::launch(&spec, netns.as_fd()) {
-            Ok(process) => process,
-            Err(error) => {
-                remove_container(paths);
-                return Err(error.into());
-            }
-        };
-        Ok(Self { process, cgroup, directory: spec.directory })
-    }
-
-    /// Ends containerd the way it wants to be ended, so that its databases are whole.
-    async fn stop(self) -> Result<()> {
-        self.process.signal(rustix::process::Signal::TERM.as_raw())?;
-        let process = self.process.clone();
-        let ended = tokio::task::spawn_blocking(move || process.wait(STOP_TIMEOUT)).await;
-        let ended = ended.map_err(|source| Error::File {
-            what: "wait for containerd to end",
-            source: io::Error::other(source),
-        })??;
-        if ended {
-            Ok(())
-        } else {
-            Err(Error::ContainerdTimeout { pid: self.process.pid, timeout: STOP_TIMEOUT })
-        }
-    }
-}
-
-impl Drop for Unpacker {
-    fn drop(&mut self) {
-        for error in kiln_runtime::remove(Some(&self.process), &self.cgroup, &self.directory) {
-            tracing::warn!(%error, "the container that unpacked images was not removed whole");
-        }
-    }
+    result
+        .await
+        .map_err(|source| Error::Preload { log: workshop::log_tail(scratch), source: Box::new(source) })
 }
 
 /// No cluster can have this name. Builds in different state roots do not lock each other out.
@@ -278,37 +180,16 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.run().join("build")
 }
 
-/// Takes away what containerd keeps for as long as it runs only.
+/// Takes away all but containerd's directory, and of that what it keeps for as long as it runs only.
 fn keep_only(root: &Path) -> io::Result<()> {
-    let remove_others = |directory: &Path, kept: &[&str]| -> io::Result<()> {
-        for entry in fs_err::read_dir(directory)? {
-            let entry = entry?;
-            if kept.iter().any(|name| entry.file_name() == *name) {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                fs_err::remove_dir_all(entry.path())?;
-            } else {
-                fs_err::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    };
-    remove_others(&root.join("var"), &["lib"])?;
-    remove_others(&root.join("var/lib"), &["containerd"])?;
-    remove_others(&root.join(DIRECTORY), &KEPT)?;
+    workshop::keep_only(&root.join("var"), &["lib"])?;
+    workshop::keep_only(&root.join("var/lib"), &["containerd"])?;
+    workshop::keep_only(&root.join(DIRECTORY), &workshop::LASTING)?;
     for directory in ["", "var", "var/lib"] {
         use std::os::unix::fs::PermissionsExt;
         fs_err::set_permissions(root.join(directory), std::fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
-}
-
-/// The end of containerd's log.
-fn tail(console: &Path) -> String {
-    let text = fs_err::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_TAIL)..]).replace('\r', "");
-    text.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -319,7 +200,7 @@ mod tests {
     fn only_content_records_and_snapshots_stay() {
         let root = tempfile::tempdir().unwrap();
         let store = root.path().join(DIRECTORY);
-        for directory in KEPT.iter().chain(&["tmpmounts", "io.containerd.runtime.v2.task"]) {
+        for directory in workshop::LASTING.iter().chain(&["tmpmounts", "io.containerd.runtime.v2.task"]) {
             fs_err::create_dir_all(store.join(directory)).unwrap();
         }
         fs_err::write(root.path().join("var/containerd.toml"), "").unwrap();
@@ -329,14 +210,7 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, KEPT);
+        assert_eq!(left, workshop::LASTING);
         assert!(!root.path().join("var/containerd.toml").exists());
-    }
-
-    #[test]
-    fn the_configuration_is_toml_and_disables_cri() {
-        let config: toml::Table = CONFIG.parse().unwrap();
-        let disabled = config["disabled_plugins"].as_array().unwrap();
-        assert!(disabled.iter().any(|plugin| plugin.as_str() == Some("io.containerd.grpc.v1.cri")));
     }
 }

@@ -13,6 +13,7 @@ use super::{
     observe, pool, registry,
     reserve::{NodeImage, ensure_images, image_names},
     start::Bootstrap,
+    unpacked,
 };
 use crate::{
     Error, Outcome, Paths, Reporter, Result, config, doctor,
@@ -184,6 +185,8 @@ pub(super) async fn ensure(
     reporter: &dyn Reporter,
     steps: &Steps,
 ) -> Result<(Vec<NodeImage>, InUse)> {
+    let leftovers = paths.clone();
+    steps.run(move || unpacked::remove_leftovers(&leftovers)).await?;
     let store = Store::open(&paths.images())?;
     let wanted = image_names(options);
     let title = format!("Ensuring node image ({}) 🖼", wanted[0].split('@').next().unwrap_or_default());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_network::Network;
 
-use super::{blocking::Steps, create::locate_kubeconfig, node, publication};
+use super::{blocking::Steps, create::locate_kubeconfig, node, publication, unpacked};
 use crate::{
     Error, Paths, Reporter, Result, host,
     kubeconfig::{self, Locations},
@@ -40,6 +40,8 @@ pub async fn delete(
 ) -> Result<Deleted> {
     state::validate_cluster_name(name)?;
     let locations = locate_kubeconfig(kubeconfig)?;
+    let leftovers = paths.clone();
+    Steps::default().run(move || unpacked::remove_leftovers(&leftovers)).await?;
     if !state::cluster_exists(paths, name)? {
         kubeconfig::remove_from(&locations, name)?;
         return Ok(Deleted::default());

@@ -35,6 +35,7 @@ mod reserve;
 mod start;
 mod status;
 mod template_boot;
+mod unpacked;
 mod usage;
 
 pub(crate) use api::connect;

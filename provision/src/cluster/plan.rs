@@ -49,7 +49,16 @@ pub(super) struct NodePlan {
 /// Where containerd's configuration is in a node.
 pub(super) const CONTAINERD_CONFIG: &str = "etc/containerd/config.toml";
 
-/// The image's containerd configuration with the cluster's patches applied, where there are any.
+/// What containerd has to be told on a host where nobody can lower an oom score: runc gives up on a pod that asks for it, as
+/// that of each sandbox does. By the version of the configuration.
+const RESTRICT_OOM_SCORES: [&str; 2] = [
+    "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\n",
+    "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n",
+];
+
+/// The image's containerd configuration with the cluster's patches applied, and with what this host asks for where an image
+/// does not see to it by itself, as Kiln's do; `None` if it can stay as it is. `sys_resource` tells whether oom scores can
+/// be lowered.
 ///
 /// # Errors
 /// [`Error::NotANodeImage`] when the image has none, or what a patch says.
@@ -57,12 +66,24 @@ pub(super) fn patched_containerd(
     config: &config::Cluster,
     image: &Image,
     layers: &[PathBuf],
+    sys_resource: bool,
 ) -> Result<Option<String>> {
-    if !config.patches_containerd() {
+    let asked = config.patches_containerd();
+    if !asked && sys_resource {
         return Ok(None);
     }
     let base = layers.iter().find_map(|layer| fs_err::read_to_string(layer.join(CONTAINERD_CONFIG)).ok());
-    let base = base.ok_or_else(|| Error::NotANodeImage { image: image.name.familiar() })?;
+    let Some(base) = base else {
+        let missing = Error::NotANodeImage { image: image.name.familiar() };
+        return if asked { Err(missing) } else { Ok(None) };
+    };
+    let restricted = !sys_resource && !base.contains("restrict_oom_score_adj");
+    if !asked && !restricted {
+        return Ok(None);
+    }
+    let own = RESTRICT_OOM_SCORES.iter().filter(|_| restricted).map(|text| (*text).to_owned());
+    // The user's come last: they may say otherwise.
+    let base = patch::containerd(&base, &own.collect::<Vec<_>>(), &[])?;
     let patched = patch::containerd(
         &base,
         &config.containerd_config_patches,
@@ -300,6 +321,7 @@ pub(super) fn api_mapping(api: SocketAddr, endpoint: &Endpoint) -> Option<PortMa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{ImageSettings, write_image};
 
     fn network() -> Network {
         Network {
@@ -333,6 +355,40 @@ mod tests {
         assert_ne!(first.mac, second.mac);
         assert_ne!(first.link, second.link);
         assert!(endpoint(&network(), "c-worker300", 299).is_err());
+    }
+
+    #[test]
+    fn containerd_is_told_of_a_host_without_capabilities_unless_it_is_seen_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("images")).unwrap();
+        let image = write_image(&store, &"a:1".parse().unwrap(), Vec::new(), ImageSettings::default());
+        let image = image.unwrap();
+        let layers = [directory.path().to_owned()];
+        let file = directory.path().join(CONTAINERD_CONFIG);
+        let patched = |base: &str, patches: &[&str], sys_resource| {
+            fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+            fs_err::write(&file, base).unwrap();
+            let patches = patches.iter().map(|patch| (*patch).to_owned()).collect();
+            let config =
+                config::Cluster { containerd_config_patches: patches, ..config::Cluster::single_node("c") };
+            patched_containerd(&config, &image, &layers, sys_resource).unwrap()
+        };
+        let old = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\ntolerate_missing_hugepages_controller = true\n";
+        assert_eq!(patched(old, &[], true), None);
+        let told = patched(old, &[], false).unwrap();
+        assert!(told.contains("restrict_oom_score_adj = true") && told.contains("hugepages"), "{told}");
+        assert!(!told.contains("cri.v1.runtime"), "{told}");
+        let told = patched("version = 3\n", &[], false).unwrap();
+        assert!(told.contains("io.containerd.cri.v1.runtime") && !told.contains("grpc.v1.cri"), "{told}");
+        // The entrypoint of Kiln's images changes this line itself.
+        let own = "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = false\n";
+        assert_eq!(patched(own, &[], false), None);
+        let asked = "[plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = false\n";
+        let told = patched(old, &[asked], false).unwrap();
+        assert!(told.contains("restrict_oom_score_adj = false"), "{told}");
+        fs_err::remove_file(&file).unwrap();
+        let without = patched_containerd(&config::Cluster::single_node("c"), &image, &layers, false).unwrap();
+        assert_eq!(without, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use jiff::Timestamp;
+use oci_spec::image::Arch;
 
 use super::{
     CreateOptions,
@@ -10,6 +11,7 @@ use super::{
     images::find_or_pull,
     load_balancer::BalancerPlan,
     plan::{self, NodePlan},
+    unpacked::with_images_unpacked,
 };
 use crate::{
     Error, Paths, Reporter, Result, build, config, host,
@@ -47,7 +49,7 @@ pub(super) fn image_names(options: &CreateOptions) -> Vec<String> {
     options.config.nodes.iter().map(of).collect()
 }
 
-/// Finds each image in the store, unpacked; what is not there is pulled.
+/// Finds each image in the store, unpacked with the images inside it; what is not there is pulled.
 pub(super) async fn ensure_images(
     paths: &Paths,
     store: &Store,
@@ -59,10 +61,15 @@ pub(super) async fn ensure_images(
     for name in names {
         reporter.step(&format!("looking for {name}"));
         let image = find_or_pull(paths, store, name, reporter).await?;
+        if *image.config.architecture() != Arch::default() {
+            let platform = format!("{}/{}", image.config.os(), image.config.architecture());
+            return Err(Error::ForeignImage { image: image.name.familiar(), platform });
+        }
         reporter.step("looking for layers, unpacking new ones");
-        let (store, copy) = (store.clone(), image.clone());
-        let layers = steps.run(move || store.unpack(&copy)).await?;
+        let (unpacking, copy) = (store.clone(), image.clone());
+        let layers = steps.run(move || unpacking.unpack(&copy)).await?;
         let kubernetes_version = plan::kubernetes_version(&image, &layers)?;
+        let layers = with_images_unpacked(paths, store, &image, layers, steps, reporter).await?;
         images.push(NodeImage { image, layers, kubernetes_version });
     }
     Ok(images)
@@ -81,6 +88,7 @@ pub(super) async fn choose(
     let endpoint_of_api = config::control_plane_endpoint(&named);
     let token = kubeadm::random_token()?;
     let cgroup_v1 = has_cgroup_v1()?;
+    let sys_resource = host::detect()?.sys_resource;
     let names = config::node_names(&named);
     let mut plans: Vec<NodePlan> = Vec::new();
     for (index, (node, from)) in names.iter().zip(images).enumerate() {
@@ -110,7 +118,7 @@ pub(super) async fn choose(
         plans.push(NodePlan {
             kubeadm,
             template: if first { TemplateKey::new(&from.image.manifest, &input)? } else { None },
-            containerd: plan::patched_containerd(config, &from.image, &from.layers)?,
+            containerd: plan::patched_containerd(config, &from.image, &from.layers, sys_resource)?,
             name: node.name.clone(),
             role,
             first,

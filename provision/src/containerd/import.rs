@@ -200,9 +200,8 @@ impl Containerd {
         imported.bytes_sent += self.send(&image.config, &none, lease).await?;
         if options.unpack && !image.layers.is_empty() {
             let snapshot = self.unpack(&image.layers, lease).await?;
-            // From here on the image's configuration keeps its snapshot (containerd core/unpack).
-            let label = format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}");
-            self.label(&image.config.digest, &HashMap::from([(label, snapshot)])).await?;
+            // From here on the image's configuration keeps its snapshot.
+            self.label(&image.config.digest, &HashMap::from([(snapshot_label(), snapshot)])).await?;
         }
         imported.bytes_sent += self.send(&image.manifest, &references(image, options), lease).await?;
         // Inside out: what something refers to is there before it.
@@ -219,7 +218,8 @@ impl Containerd {
         Ok(imported)
     }
 
-    async fn take_lease(&self) -> Result<String> {
+    /// Protects what is made with it until it is ended, or for as long as any work takes.
+    pub(super) async fn take_lease(&self) -> Result<String> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let now = jiff::Timestamp::now();
         let id = format!(
@@ -255,6 +255,11 @@ impl Containerd {
             Err(status) => Err(call("record", name)(status)),
         }
     }
+}
+
+/// The label by which a configuration keeps its image's topmost snapshot from being collected (containerd core/unpack).
+pub(super) fn snapshot_label() -> String {
+    format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}")
 }
 
 /// What the manifest keeps from being collected.

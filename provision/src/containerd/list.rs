@@ -84,7 +84,7 @@ impl Containerd {
     }
 
     /// Reads small content; `None` when it is not there or not small.
-    async fn read_small(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+    pub(super) async fn read_small(&self, digest: &str) -> Result<Option<Vec<u8>>> {
         let message = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
         let missing = |status: &Status| status.code() == containerd_client::tonic::Code::NotFound;
         let mut stream = match self.client.content().read(request(message)).await {

@@ -8,9 +8,11 @@ mod blob;
 mod host;
 mod import;
 mod list;
+mod pending;
 mod presence;
 mod ready;
 mod unpack;
+pub(crate) mod workshop;
 
 use std::{fmt, path::PathBuf, time::Duration};
 

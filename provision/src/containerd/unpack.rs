@@ -1,6 +1,10 @@
 //! Unpacking layers into snapshots of a node.
 
-use std::{collections::HashMap, fmt::Write};
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use containerd_client::{
     services::v1::{
@@ -51,8 +55,9 @@ impl Containerd {
     }
 
     async fn unpack_layer(&self, layer: &ImportLayer, parent: &str, chain: &str, lease: &str) -> Result<()> {
-        // The name of the lease makes it ours alone.
-        let key = format!("unpack-{lease}-{chain}");
+        // The name of the lease makes it ours alone, and the number this image's, of those that are unpacked at the same time.
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let key = format!("unpack-{lease}-{}-{chain}", COUNTER.fetch_add(1, Ordering::Relaxed));
         let message = PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: key.clone(),

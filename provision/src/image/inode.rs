@@ -20,6 +20,14 @@ use rustix::{
 /// The attribute by which overlayfs hides the directories of the same path below one.
 const OPAQUE: &str = "trusted.overlay.opaque";
 
+/// Lets the directories of the same path in lower layers show through one that hides them.
+pub(crate) fn unset_opaque(directory: &std::path::Path) -> io::Result<()> {
+    match rustix::fs::lremovexattr(directory, OPAQUE) {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Extended attributes, by name.
 pub(super) type Xattrs = Vec<(OsString, Vec<u8>)>;
 

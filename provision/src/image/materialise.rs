@@ -77,6 +77,33 @@ pub fn materialise(
     })
 }
 
+/// Visits the regular files of the directory that `directory` (a relative path) is in the merged layers, in the order of their
+/// names, until `visit` returns false. What is no directory has none.
+///
+/// # Errors
+/// A layer cannot be read, or what `visit` says.
+pub(crate) fn visit_files(
+    layers_top_first: &[PathBuf],
+    directory: &Path,
+    visit: &mut dyn FnMut(PathBuf, std::fs::File) -> io::Result<bool>,
+) -> io::Result<()> {
+    let directories = match find(layers_top_first, directory) {
+        Ok(directories) => directories.unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for name in merged_names(&directories)? {
+        let name = name.to_bytes();
+        if let Found::File(index, stat) = Found::look_up(&directories, name)?
+            && inode::kind(&stat) == FileType::RegularFile
+            && !visit(inode::to_path(name), inode::open_file(directories[index].as_fd(), name)?)?
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The directories that make up `subtree`, top first; `None` if there is none.
 fn find(layers: &[PathBuf], subtree: &Path) -> io::Result<Option<Vec<OwnedFd>>> {
     let roots = layers.iter().map(|layer| Ok(fs_err::File::open(layer)?.into_parts().0.into()));

@@ -80,6 +80,26 @@ impl ScratchDirectory {
         }
     }
 
+    /// Like [`acquire`](Self::acquire), but returns `None` at once when a process has the directory.
+    pub(super) fn try_acquire(tmp: &Path, name: &str) -> io::Result<Option<Self>> {
+        let path = tmp.join(name);
+        loop {
+            match rustix::fs::mkdir(&path, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match try_lock_directory(&path) {
+                Ok(Some(lock)) if is_at(lock.as_fd(), &path)? => {
+                    return Ok(Some(Self { path, lock: lock.into(), published: false }));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -198,7 +218,10 @@ mod tests {
         let directory = ScratchDirectory::acquire(tmp.path(), "layer-held").unwrap();
         assert_eq!(sweep(tmp.path()).unwrap(), 2);
         assert!(file.path().exists() && directory.path().exists());
+        assert!(ScratchDirectory::try_acquire(tmp.path(), "layer-held").unwrap().is_none());
         drop((file, directory));
+        let directory = ScratchDirectory::try_acquire(tmp.path(), "layer-held").unwrap();
+        assert!(directory.is_some_and(|directory| directory.path().exists()));
         assert_eq!(fs_err::read_dir(tmp.path()).unwrap().count(), 0);
     }
 

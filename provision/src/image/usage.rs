@@ -11,7 +11,9 @@ use std::{
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::{
-    Digest, Image, Store, failed,
+    Digest, Image, Store,
+    derived::derived_id,
+    failed,
     index::Index,
     manifest::{MAX_DEPTH, is_index, read_image},
     partial,
@@ -166,6 +168,8 @@ impl Store {
         for blob in manifest.layers().iter().chain([manifest.config()]) {
             reached.blobs.insert(Digest::try_from(blob.digest())?, blob.size());
         }
+        // One that is not there does not count.
+        reached.layers.insert(derived_id(&digest));
         let config = Digest::try_from(manifest.config().digest())?;
         if self.has_blob(&config) {
             reached.layers.extend(diff_ids(&self.read_blob(&config)?));

@@ -52,8 +52,8 @@ pub struct Damage {
 
 impl Store {
     /// Reads everything in the store: blobs must be what their digests say, images must have all that this host needs of
-    /// them, and unpacked layers must have every file that their archives have, as it is there. A layer whose archive is in
-    /// no image of the store is not read.
+    /// them, and unpacked layers must have every file that their archives have, as it is there. Layers that were derived
+    /// from an image must be as they were made; one whose archive is in no image of the store is not read.
     ///
     /// # Errors
     /// The store cannot be read. What is damaged is no error, but in what is returned.
@@ -120,6 +120,9 @@ impl Store {
             Err(_) if !self.layer_directory(diff_id).exists() => return None,
             Err(error) => return Some(error.to_string()),
         };
+        if let Some(problem) = self.derived_problem(diff_id) {
+            return Some(problem);
+        }
         let layer = layer?;
         let compression = Compression::of_layer(&layer.media_type)?;
         // A blob that is damaged has been told as such.

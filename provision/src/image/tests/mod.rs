@@ -2,6 +2,7 @@
 
 mod bundles;
 mod damage;
+mod derived;
 mod gnu_tar;
 mod hostile;
 mod limits;
