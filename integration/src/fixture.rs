@@ -42,15 +42,7 @@ impl Fixture {
     /// When the host cannot be prepared.
     #[must_use]
     pub fn open() -> Option<Self> {
-        let (binary, directory, lock) = match prepare() {
-            Ok(prepared) => prepared,
-            Err(reason) => {
-                let required = std::env::var_os("KILN_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");
-                assert!(!required, "this test cannot run: {reason}");
-                eprintln!("skipped: {reason}");
-                return None;
-            }
-        };
+        let (binary, directory, lock) = or_skip(prepare())?;
         let (state_root, run_root) = roots();
         let temporary = directory.path().join("tmp");
         fs_err::create_dir(&temporary).expect("a directory in a new directory");
@@ -181,6 +173,21 @@ pub fn roots() -> (PathBuf, PathBuf) {
         _ => PathBuf::from("/run/kiln"),
     });
     (state.unwrap_or_else(|| PathBuf::from("/var/lib/kiln")), run)
+}
+
+/// What a test cannot run without; `None`, and a line that says why, where it may be skipped.
+///
+/// # Panics
+/// Where tests are not to be skipped, by `KILN_REQUIRE_ROOT_TESTS`.
+#[track_caller]
+pub(crate) fn or_skip<T>(prepared: Result<T, String>) -> Option<T> {
+    prepared
+        .map_err(|reason| {
+            let required = std::env::var_os("KILN_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");
+            assert!(!required, "this test cannot run: {reason}");
+            eprintln!("skipped: {reason}");
+        })
+        .ok()
 }
 
 fn prepare() -> Result<(PathBuf, TempDir, File), String> {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    fixture::or_skip,
     kiln::LONG,
     running::{Finished, Running},
 };
@@ -32,11 +33,17 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Builds what is not there yet, into the target directory that the test was built in.
+    /// Builds what is not there yet, into the target directory that the test was built in. `None` where the test may be
+    /// skipped for want of them.
     ///
-    /// # Errors
-    /// A sentence for people when there is no Go, or it cannot build them.
-    pub fn build() -> Result<Self, String> {
+    /// # Panics
+    /// Where it may not, when there is no Go, or it cannot build them.
+    #[must_use]
+    pub fn open() -> Option<Self> {
+        or_skip(Self::build())
+    }
+
+    fn build() -> Result<Self, String> {
         let test = std::env::current_exe().map_err(|error| format!("no path of the test itself: {error}"))?;
         let target = test.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
         let directory = target.unwrap_or(Path::new("/tmp")).join("go-tools");
