@@ -183,7 +183,7 @@ impl<'a> Site<'a> {
     fn cgroups(&self) -> Option<Vec<Vec<Cgroup>>> {
         let cgroup = |parent: &str, leaf: String| Cgroup { parent: parent.to_owned(), leaf };
         if self.tool == Tool::Kiln {
-            return Some(vec![vec![cgroup("kiln", self.name.clone())]]);
+            return Some(vec![vec![cgroup("kiln", self.paths?.handle(&self.name))]]);
         }
         let of = |id: &String| {
             vec![

@@ -56,7 +56,7 @@ pub(super) async fn store(
 ) -> Result<Preloaded> {
     let applets = applets(build, debian).await?;
     let containers = container::containers(programs, &applets);
-    let mut key = Key::default().with(REVISION).with(&debian.key);
+    let mut key = Key::default().with(REVISION).with(workshop::CONFIG).with(&debian.key);
     for component in component::ALL {
         key = key.with(programs.key(component.name));
     }

@@ -41,7 +41,7 @@ const PROGRAM: &str = "/usr/local/bin/containerd";
 /// Only what importing needs. Without CRI nothing looks for a network, and without the other snapshotters they leave no
 /// directories; what is written is synced once, by whoever keeps it. The names are those of containerd 1.6 to 2.x, the version one that all of them read; names that one does not
 /// know it passes over.
-const CONFIG: &str = r#"version = 2
+pub(crate) const CONFIG: &str = r#"version = 2
 disabled_plugins = [
   "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
   "io.containerd.internal.v1.opt", "io.containerd.monitor.task.v1.cgroups", "io.containerd.monitor.v1.cgroups",

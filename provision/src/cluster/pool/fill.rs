@@ -80,6 +80,7 @@ async fn fill_locked(
     let create = &options.create;
     let steps = Steps::default();
     let mut filled = Filled::default();
+    let count = usize::try_from(options.count).unwrap_or(usize::MAX);
     let (images, _promise) = tokio::select! {
         ensured = ensure(paths, create, reporter, &steps) => ensured?,
         () = cancel.triggered() => return Err(Error::Interrupted),
@@ -91,7 +92,7 @@ async fn fill_locked(
         let record = state::load_standby(paths, &standby).ok().flatten();
         let usable =
             record.is_some_and(|record| record.request == wanted) && super::list::is_alive(paths, &standby);
-        if usable && filled.kept.len() < usize::try_from(options.count).unwrap_or(usize::MAX) {
+        if usable && filled.kept.len() < count {
             filled.kept.push(standby.number);
             continue;
         }
@@ -99,7 +100,7 @@ async fn fill_locked(
         drain::remove(paths, &standby, lock, reporter).await?;
         filled.removed.push(standby.number);
     }
-    while filled.kept.len() + filled.booted.len() < usize::try_from(options.count).unwrap_or(usize::MAX) {
+    while filled.kept.len() + filled.booted.len() < count {
         filled.booted.push(add(paths, name, create, &images, reporter, cancel).await?);
     }
     Ok(filled)

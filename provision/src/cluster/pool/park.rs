@@ -48,22 +48,16 @@ const SYSTEM: &str = "kube-system";
 /// # Errors
 /// [`Error::Unsettled`] naming what does not.
 pub(super) async fn settled(cluster: &str, client: &Client, reporter: &dyn Reporter) -> Result<()> {
-    let deployments = async {
-        api::all_of::<Deployment>(client, |deployment| {
-            let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            ready >= wanted
+    let deployments = api::all_of::<Deployment>(client, |deployment| {
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+        ready >= wanted
+    });
+    let daemon_sets = api::all_of::<DaemonSet>(client, |set| {
+        set.status.as_ref().is_some_and(|status| {
+            status.desired_number_scheduled > 0 && status.number_ready >= status.desired_number_scheduled
         })
-        .await;
-    };
-    let daemon_sets = async {
-        api::all_of::<DaemonSet>(client, |set| {
-            set.status.as_ref().is_some_and(|status| {
-                status.desired_number_scheduled > 0 && status.number_ready >= status.desired_number_scheduled
-            })
-        })
-        .await;
-    };
+    });
     let nodes = api::all_of::<Node>(client, api::is_ready);
     reporter.step("waiting for CoreDNS and the other add-ons");
     match tokio::time::timeout(SETTLED, async { tokio::join!(nodes, deployments, daemon_sets) }).await {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Paths, Reporter, Result,
-    state::{self, Lock, NodeRecord, NodeRole, Standby},
+    state::{self, Lock, NodeRecord, NodeRole, Standby, StandbyRecord},
     trace,
 };
 
@@ -37,8 +37,7 @@ pub(in super::super) async fn take(
 ) -> Result<Option<Booted>> {
     let mut wanted = None;
     for standby in state::standbys(paths)?.into_iter().filter(|standby| standby.cluster == name) {
-        let Some(lock) = usable(paths, &standby)? else { continue };
-        let Some(record) = state::load_standby(paths, &standby)? else { continue };
+        let Some((lock, record)) = usable(paths, &standby)? else { continue };
         if record.request != *wanted.get_or_insert_with(|| request(name, options, images)) {
             let text =
                 format!("{standby} was booted for another configuration, image or proxy, and is not taken");
@@ -68,17 +67,16 @@ pub(in super::super) async fn take(
     Ok(None)
 }
 
-/// The lock of a standby that can be taken; `None` for one that is being changed, half-made, or has ended.
-fn usable(paths: &Paths, standby: &Standby) -> Result<Option<Lock>> {
-    if state::load_standby(paths, standby).ok().flatten().is_none() {
-        return Ok(None);
-    }
+/// The lock and the record of a standby that can be taken; `None` for one that is being changed, half-made, or has ended.
+fn usable(paths: &Paths, standby: &Standby) -> Result<Option<(Lock, StandbyRecord)>> {
+    // One without a record is no reason to make a lock file.
+    let Some(record) = state::load_standby(paths, standby).ok().flatten() else { return Ok(None) };
     let Some(lock) = state::try_cluster_lock(&standby.paths(paths), &standby.cluster)? else {
         return Ok(None);
     };
     // It may have been removed while there was no lock on it.
     let there = state::standbys(paths)?.contains(standby) && list::is_alive(paths, standby);
-    Ok(there.then_some(lock))
+    Ok(there.then_some((lock, record)))
 }
 
 fn why(error: &dyn std::error::Error) -> String {
