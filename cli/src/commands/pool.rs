@@ -1,7 +1,7 @@
 //! `pool fill`, `pool ls` and `pool drain`
 
 use kiln_provision::{
-    cluster::{self, Cancel, CreateOptions, FillOptions, StandbyState, StandbyStatus},
+    cluster::{self, Cancel, CreateOptions, FillOptions, StandbyStatus},
     trace::Trace,
 };
 
@@ -96,11 +96,7 @@ fn item(status: StandbyStatus) -> json::Standby {
     json::Standby {
         name: status.standby.cluster,
         number: status.standby.number,
-        state: match status.state {
-            StandbyState::Frozen => "frozen",
-            StandbyState::Changing => "changing",
-            StandbyState::Broken => "broken",
-        },
+        state: status.state.as_str(),
         kubernetes_version: status.kubernetes_version,
         image: status.image,
         nodes: status.nodes,
@@ -143,7 +139,7 @@ fn render_wide(list: &[json::Standby]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kiln_provision::state::Standby;
+    use kiln_provision::{cluster::StandbyState, state::Standby};
 
     use super::*;
 

@@ -11,7 +11,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::node::ADMIN_CONF;
+use super::{inside, node::ADMIN_CONF};
 use crate::{Error, KubeadmFailure, Paths, Reporter, Result, trace};
 
 /// Where kind puts kubeadm's configuration, and users look for it.
@@ -125,11 +125,8 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
 /// Starts a node's kubelet anew. That it cannot be is no failure: it goes on by itself, only later.
 pub(super) async fn restart_kubelet(process: &Process) {
     let _span = trace::exec("", "systemctl restart kubelet");
-    let args = ["systemctl", "restart", "kubelet"];
-    let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
-    if let Ok(command) = exec_command(process, &spec) {
-        let mut command = tokio::process::Command::from(command);
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    if let Ok(mut command) = inside::command(process, &["systemctl", "restart", "kubelet"]) {
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     }
 }
 
@@ -142,10 +139,8 @@ fn step(line: &str) -> Option<&str> {
 /// What kubelet said last, when the node can still be asked.
 pub(super) async fn kubelet_log(process: &Process) -> String {
     let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];
-    let spec = ExecSpec { args: args.map(str::to_owned).to_vec(), ..ExecSpec::default() };
-    let Ok(command) = exec_command(process, &spec) else { return String::new() };
-    let output =
-        tokio::process::Command::from(command).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let Ok(mut command) = inside::command(process, &args) else { return String::new() };
+    let output = command.kill_on_drop(true).output().await;
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 

@@ -7,9 +7,10 @@ use std::{
     io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    process::Stdio,
 };
 
-use kiln_runtime::Process;
+use kiln_runtime::{ExecSpec, Process, exec_command};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
@@ -151,6 +152,18 @@ pub(super) fn write_private(process: &Process, node: &str, path: &str, content: 
             file.write_all(content.as_bytes())
         })
         .map_err(node_error("write", node, path))
+}
+
+/// A program of the node, which reads nothing.
+///
+/// # Errors
+/// [`Error::Runtime`] when the node does not run.
+pub(super) fn command(process: &Process, args: &[&str]) -> Result<tokio::process::Command> {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let spec = ExecSpec { args, ..ExecSpec::default() };
+    let mut command = tokio::process::Command::from(exec_command(process, &spec)?);
+    command.stdin(Stdio::null());
+    Ok(command)
 }
 
 /// Gives a file of the node another name, in a directory that exists. One that is not there is left so.

@@ -22,6 +22,7 @@ use crate::{
         Containerd, ImportImage, ImportOptions,
         workshop::{self, DIRECTORY, LASTING, Workshop, WorkshopSpec},
     },
+    error::with_causes,
     image::{
         Bundle, Derivation, Derived, Digest, Image, Reference, Store, materialise, unset_opaque, visit_files,
     },
@@ -274,15 +275,10 @@ fn names(directory: &Path) -> io::Result<BTreeSet<OsString>> {
 
 /// Tells what went wrong with the image that it happened to. containerd tells of a full disk in its own words only.
 fn explain(image: String, log: String, store: &Path, error: Error) -> Error {
-    let mut text = log.clone();
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = cause {
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
+    let told = |text: &str| text.contains("no space left on device");
     match error {
         error @ Error::NoSpace { .. } => error,
-        _ if text.contains("no space left on device") => Error::NoSpace {
+        error if told(&log) || told(&with_causes(&error)) => Error::NoSpace {
             what: format!("unpack the images in {image}"),
             path: store.to_owned(),
             source: io::ErrorKind::StorageFull.into(),

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use kiln_runtime::Process;
-use serde::Serialize;
 
 use super::super::{node, own_bytes};
 use crate::{
@@ -11,8 +10,7 @@ use crate::{
 };
 
 /// What can be done with a standby.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandbyState {
     /// It can be taken.
     Frozen,
@@ -20,6 +18,18 @@ pub enum StandbyState {
     Changing,
     /// Its making or removal was killed, or a node has ended: it can only be removed.
     Broken,
+}
+
+impl StandbyState {
+    /// In one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Changing => "changing",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// A standby as it is now.

@@ -5,14 +5,14 @@
 //! kubelet calls its node not ready because it has not asked containerd for so long. So neither is there while the
 //! cluster is frozen: kubelet starts beside containers that run on, and kube-controller-manager from its manifest.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     coordination::v1::Lease,
     core::v1::{Node, Pod},
 };
-use kiln_runtime::{ExecSpec, Process, exec_command};
+use kiln_runtime::Process;
 use kube::{
     Api, Client,
     api::DeleteParams,
@@ -158,9 +158,7 @@ pub(super) fn kubernetes_nodes(nodes: &[NodeRecord]) -> impl Iterator<Item = (&s
 
 /// Runs a shell's command in a node.
 async fn run(name: &str, process: &Process, script: &str) -> Result<()> {
-    let spec = ExecSpec { args: ["sh", "-c", script].map(str::to_owned).to_vec(), ..ExecSpec::default() };
-    let mut command = tokio::process::Command::from(exec_command(process, &spec)?);
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = inside::command(process, &["sh", "-c", script])?.kill_on_drop(true).output().await;
     let output = output.map_err(Error::file("start the exec helper"))?;
     if output.status.success() {
         return Ok(());

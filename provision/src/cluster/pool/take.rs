@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Error, Paths, Reporter, Result,
+    error::with_causes,
     state::{self, Lock, NodeRecord, NodeRole, Standby, StandbyRecord},
     trace,
 };
@@ -57,7 +58,8 @@ pub(in super::super) async fn take(
                 return Ok(Some(booted));
             }
             Err(error) => {
-                let text = format!("Warning: {standby} is of no use, and is removed: {}", why(&error));
+                let text =
+                    format!("Warning: {standby} is of no use, and is removed: {}", with_causes(&error));
                 reporter.message(0, &text);
                 state::unlink_standby(paths, name)?;
                 drain::remove(paths, &standby, lock, reporter).await?;
@@ -77,11 +79,6 @@ fn usable(paths: &Paths, standby: &Standby) -> Result<Option<(Lock, StandbyRecor
     // It may have been removed while there was no lock on it.
     let there = state::standbys(paths)?.contains(standby) && list::is_alive(paths, standby);
     Ok(there.then_some((lock, record)))
-}
-
-fn why(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", why(cause))).unwrap_or_default();
-    format!("{error}{cause}")
 }
 
 /// Lets the cluster go on, and returns when its API answers and every node has said that it is there.
