@@ -63,6 +63,16 @@ pub enum Error {
         /// The end of kubelet's log, where the node could still be asked.
         kubelet: String,
     },
+    /// A node that follows the first of a template has not reported in time.
+    #[error("kubelet of node {node} has not reported to the API within {seconds} s{}", if kubelet.is_empty() { String::new() } else { format!("\nkubelet said last:\n{kubelet}") })]
+    KubeletSilent {
+        /// The node.
+        node: String,
+        /// How long was waited.
+        seconds: u64,
+        /// The end of kubelet's log, where the node could still be asked.
+        kubelet: String,
+    },
     /// A template was asked for, and there can be none.
     #[error("there can be no template: {reason}")]
     NoTemplate {

@@ -12,7 +12,7 @@ impl Error {
             Self::ClusterExists { name } => {
                 Some(format!("`kiln delete cluster --name {name}` removes it, --name chooses another name"))
             }
-            Self::ControlPlane { .. } | Self::Etcd { .. } => {
+            Self::ControlPlane { .. } | Self::KubeletSilent { .. } | Self::Etcd { .. } => {
                 Some("the template is thrown away: the next cluster comes up by kubeadm".to_owned())
             }
             Self::NoTemplate { .. } => Some("leave --bootstrap template out".to_owned()),

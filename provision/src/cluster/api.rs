@@ -17,7 +17,10 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Reporter, Result};
+use crate::{
+    Error, Reporter, Result,
+    template::{CONTROL_PLANE_TAINT, EXCLUDE_LABEL},
+};
 
 /// A client with an administrator's rights, for the API at `server` (`https://…`).
 ///
@@ -39,12 +42,6 @@ pub(crate) async fn connect(admin_conf: &str, server: &str) -> Result<Client> {
     config.proxy_url = None;
     Client::try_from(config).map_err(Error::api("make a client for the API".to_owned()))
 }
-
-/// The taint that keeps ordinary pods off control planes.
-pub(super) const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
-
-/// The label that keeps a node out of load balancers.
-const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Lets ordinary pods run on a control plane, and load balancers send to it.
 ///
@@ -72,43 +69,14 @@ pub(super) async fn make_schedulable(client: &Client, node: &str) -> Result<()> 
     }
 }
 
-/// The label that says what a node is.
-const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
-
-/// Marks a node as kubeadm marks control planes.
+/// A node's object.
 ///
 /// # Errors
 /// [`Error::Api`] naming the node.
-pub(super) async fn mark_control_plane(
-    client: &Client,
-    node: &str,
-    annotations: &BTreeMap<String, String>,
-    taints: &[serde_json::Value],
-) -> Result<()> {
-    let api: Api<Node> = Api::all(client.clone());
-    let patch = serde_json::json!({
-        "metadata": { "labels": { CONTROL_PLANE_LABEL: "", EXCLUDE_LABEL: "" }, "annotations": annotations },
-        // By its key and effect, beside those that others have given it.
-        "spec": { "taints": taints },
-    });
-    api.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))
-        .await
-        .map(drop)
-        .map_err(Error::api(format!("mark node {node} as a control plane")))
-}
-
-/// What begins the names of annotations that kubeadm makes.
-const KUBEADM_ANNOTATIONS: &str = "kubeadm.";
-
-/// The annotations that kubeadm has given a node.
-///
-/// # Errors
-/// [`Error::Api`] naming the node.
-pub(super) async fn kubeadm_annotations(client: &Client, node: &str) -> Result<Vec<(String, String)>> {
-    let api: Api<Node> = Api::all(client.clone());
-    let found = api.get(node).await.map_err(Error::api(format!("read node {node}")))?;
-    let annotations = found.metadata.annotations.unwrap_or_default().into_iter();
-    Ok(annotations.filter(|(name, _)| name.starts_with(KUBEADM_ANNOTATIONS)).collect())
+pub(super) async fn node(client: &Client, node: &str) -> Result<serde_json::Value> {
+    let found = Api::<Node>::all(client.clone()).get(node).await;
+    let found = found.map_err(Error::api(format!("read node {node}")))?;
+    Ok(serde_json::to_value(found).unwrap_or_default())
 }
 
 /// Between two tries of what nobody tells the time of.
@@ -116,8 +84,18 @@ const SOON: Duration = Duration::from_millis(20);
 
 /// Returns when the API server is ready. Never ends if it never is: callers bound it.
 pub(super) async fn answers(client: &Client) {
+    succeeds(client, "/readyz").await;
+}
+
+/// Returns when the API server lists Services to whoever asks, as kubelets do: it knows them and what they may do. That is some
+/// time before it is ready. Never ends if it never does: callers bound it.
+pub(super) async fn lists_services(client: &Client) {
+    succeeds(client, "/api/v1/services?limit=1").await;
+}
+
+async fn succeeds(client: &Client, path: &str) {
     loop {
-        let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return };
+        let Ok(request) = http::Request::get(path).body(Vec::new()) else { return };
         if client.request_text(request).await.is_ok() {
             return;
         }
@@ -126,10 +104,14 @@ pub(super) async fn answers(client: &Client) {
     }
 }
 
-/// Returns when there is a node of that name. Never ends if there never is: callers bound it.
-pub(super) async fn registered(client: &Client, node: &str) {
+/// Returns when a node's kubelet has told of itself. Never ends if it never does: callers bound it.
+pub(super) async fn reported(client: &Client, node: &str) {
     let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    first_match(Api::<Node>::all(client.clone()), only, |_| Some(())).await;
+    let told = |node: Node| {
+        let information = node.status.and_then(|status| status.node_info);
+        information.filter(|information| !information.kubelet_version.is_empty()).map(drop)
+    };
+    first_match(Api::<Node>::all(client.clone()), only, told).await;
 }
 
 /// How long the scheduler may take to find the add-ons a node.

@@ -23,8 +23,20 @@ const TAIL: usize = 25;
 /// What kubeadm prints after it has made everything that joining nodes need, and before it installs add-ons.
 const ANNOUNCED: &str = "[kubelet-finalize]";
 
-/// Runs `kubeadm init` in a node. Everything it prints goes to `log`. `announced` is told when other nodes may join, where
-/// this kubeadm says so.
+/// What kubeadm prints when every key and manifest is written, and it waits for the API.
+const WRITTEN: &str = "[wait-control-plane]";
+
+/// What becomes known while `kubeadm init` runs.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The administrator's credentials are there.
+    pub(super) written: Notify,
+    /// Other nodes may join.
+    pub(super) joinable: Notify,
+}
+
+/// Runs `kubeadm init` in a node, without some of its phases. Everything it prints goes to `log`. `told` is told what this
+/// kubeadm says, and all of it at the end.
 ///
 /// # Errors
 /// [`KubeadmFailure`] with the end of what it and kubelet said.
@@ -32,16 +44,25 @@ pub(super) async fn init(
     node: &str,
     process: &Process,
     log: &Path,
+    skipped: Option<&str>,
     reporter: &dyn Reporter,
-    announced: &Notify,
+    told: &Told,
 ) -> Result<()> {
-    let args = ["kubeadm", "init", "--config", KUBEADM_CONF, "--skip-token-print", "--v=6"];
-    let told = |line: &str| {
+    let mut args = vec!["kubeadm", "init", "--config", KUBEADM_CONF, "--skip-token-print", "--v=6"];
+    // In the place of those that the configuration names.
+    args.extend(skipped.map(|phases| ["--skip-phases", phases]).into_iter().flatten());
+    let line = |line: &str| {
+        if line.starts_with(WRITTEN) {
+            told.written.notify_one();
+        }
         if line.starts_with(ANNOUNCED) {
-            announced.notify_one();
+            told.joinable.notify_one();
         }
     };
-    run(node, process, &args, log, reporter, &told).await
+    run(node, process, &args, log, reporter, &line).await?;
+    told.written.notify_one();
+    told.joinable.notify_one();
+    Ok(())
 }
 
 /// Runs `kubeadm join` in a node. Everything it prints goes to `log`.
@@ -125,7 +146,17 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
 /// Starts a node's kubelet anew. That it cannot be is no failure: it goes on by itself, only later.
 pub(super) async fn restart_kubelet(process: &Process) {
     let _span = trace::exec("", "systemctl restart kubelet");
-    if let Ok(mut command) = inside::command(process, &["systemctl", "restart", "kubelet"]) {
+    systemctl(process, "restart").await;
+}
+
+/// Starts a node's kubelet, whose configuration is there now. Returns when systemd has done so. That it cannot be is no
+/// failure: whoever waits for what kubelet does tells why.
+pub(super) async fn start_kubelet(process: &Process) {
+    systemctl(process, "start").await;
+}
+
+async fn systemctl(process: &Process, verb: &str) {
+    if let Ok(mut command) = inside::command(process, &["systemctl", verb, "kubelet"]) {
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     }
 }
@@ -145,7 +176,7 @@ pub(super) async fn kubelet_log(process: &Process) -> String {
 }
 
 /// What stands in the place of kubeadm's log where kubeadm has not run.
-pub(super) const NOT_RUN: &str = "This control plane comes from a template; kubeadm has not run here.\n";
+pub(super) const NOT_RUN: &str = "This node comes from a template; kubeadm has not run here.\n";
 
 /// Whether a cluster's first control plane came from a template, by what its log says; `None` before there is one.
 pub(crate) fn is_from_template(paths: &Paths, cluster: &str, node: &str) -> Option<bool> {

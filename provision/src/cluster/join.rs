@@ -14,8 +14,9 @@ use super::{
     create::phase,
     inside,
     node::{StartedNode, Surroundings},
+    template_boot,
 };
-use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
+use crate::{Error, Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
 
 /// What the control planes of a cluster must have in common, as kubeadm lays it out in `/etc/kubernetes/pki`; each makes
 /// the rest for itself.
@@ -61,6 +62,13 @@ impl<'a> Followers<'a> {
             let log = bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
             async move { bootstrap::join(&node.plan.name, &node.process, &log, reporter).await }
         };
+        let follow = move |node: &'a StartedNode, client: kube::Client| async move {
+            let Some(from) = around.start.follower(&node.plan.name) else { return join(node).await };
+            let log = bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
+            fs_err::write(log, bootstrap::NOT_RUN).map_err(Error::file("make kubeadm's log"))?;
+            let followed = template_boot::follow(node, from, &client, reporter).await;
+            followed.inspect_err(|_| around.start.discard(paths))
+        };
         let mut gate = opened.clone();
         let control_planes = async move {
             open(&mut gate).await;
@@ -75,8 +83,8 @@ impl<'a> Followers<'a> {
         };
         let mut gate = opened.clone();
         let workers = async move {
-            open(&mut gate).await;
-            try_join_all(of(NodeRole::Worker).map(join)).await.map(drop)
+            let client = open(&mut gate).await;
+            try_join_all(of(NodeRole::Worker).map(|node| follow(node, client.clone()))).await.map(drop)
         };
         let mut gate = opened.clone();
         let network = async move {

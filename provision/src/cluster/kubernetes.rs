@@ -6,18 +6,21 @@ use kiln_network::Endpoint;
 use tokio::sync::watch;
 
 use super::{
-    api, bootstrap, cni, controllers,
+    api,
+    bootstrap::{self, Told},
+    cni, controllers,
     create::phase,
-    inside,
+    dns, inside,
     join::Followers,
     manifest,
     node::{ADMIN_CONF, StartedNode, Surroundings},
     observe,
     plan::API_PORT,
+    seeding,
     start::Start,
     template_boot,
 };
-use crate::{Error, Paths, Reporter, Result, config, template, trace};
+use crate::{Error, Paths, Reporter, Result, config, trace};
 
 /// Makes a cluster of the nodes: the first control plane, what belongs into every cluster, and the others. Returns the
 /// administrator's credentials as kubeadm wrote them, and a client with them.
@@ -45,31 +48,40 @@ pub(super) async fn bring_up(
     let (open, opened) = watch::channel(None);
     let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
 
-    let announced = tokio::sync::Notify::new();
+    let told = Told::default();
     let url = node_url(&first.plan.endpoint, &config.networking);
     let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
     let start = async {
         match &*around.start {
             Start::Kubeadm { .. } => {
-                bootstrap::init(&first.plan.name, &first.process, &log, reporter, &announced).await?;
+                let dns = dns::printed(first, reporter).await;
+                let skipped = dns.as_ref().map(|dns| dns.skipped.as_str());
+                let init = bootstrap::init(&first.plan.name, &first.process, &log, skipped, reporter, &told);
+                let install = async {
+                    let Some(dns) = &dns else { return Ok(()) };
+                    told.written.notified().await;
+                    let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
+                    dns.install(&api::connect(&admin_conf, &url).await?).await
+                };
+                tokio::try_join!(init, install)?;
             }
             Start::Template(from) => {
                 fs_err::write(&log, bootstrap::NOT_RUN).map_err(Error::file("make kubeadm's log"))?;
                 let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
                 let client = api::connect(&admin_conf, &url).await?;
-                let started = template_boot::run(first, from, &client, reporter).await;
-                // Whatever it was: the next cluster will not meet it.
-                started.inspect_err(|_| template::discard(paths, &from.key))?;
+                let started = template_boot::run(first, from, &url, &client, &told.joinable, reporter).await;
+                started.inspect_err(|_| around.start.discard(paths))?;
             }
         }
-        announced.notify_one();
         Ok(())
     };
     let admit = async {
-        announced.notified().await;
+        told.joinable.notified().await;
         let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
         let client = api::connect(&admin_conf, &url).await?;
-        if nodes.len() == 1 {
+        if around.start.is_complete() {
+            // The node's object is as it is to be, and the cluster's information is signed.
+        } else if nodes.len() == 1 {
             let patched = api::make_schedulable(&client, &first.plan.name);
             trace::step(&first.plan.name, "make schedulable").over(patched).await?;
         } else {
@@ -92,6 +104,8 @@ pub(super) async fn bring_up(
     let storage =
         async { if around.start.is_complete() { Ok(()) } else { install_storage(first, &client).await } };
     let storage = trace::step("", "install StorageClass").over(storage);
+    let leave =
+        async || seeding::leave(paths, nodes, &around.start, &config.networking, &client, reporter).await;
     if nodes.len() == 1 {
         phase(reporter, "Installing StorageClass 💾", async {
             followers.beside(storage).await?;
@@ -99,11 +113,11 @@ pub(super) async fn bring_up(
             controllers::bounded(followers.network(), reporter).await
         })
         .await?;
-        leave_template(paths, first, around, &client, reporter).await;
+        leave().await;
     } else {
         phase(reporter, "Installing StorageClass 💾", followers.beside(storage)).await?;
         followers.finish(reporter).await?;
-        leave_template(paths, first, around, &client, reporter).await;
+        leave().await;
         if around.pod_network && cni::is_agent(first) {
             reporter.step("installing the network agent");
             let installed = cni::install(first, &client, name, config);
@@ -111,27 +125,6 @@ pub(super) async fn bring_up(
         }
     }
     Ok((admin_conf, client))
-}
-
-/// Keeps what the cluster has become for the next of its kind. That it cannot be is no failure of this one.
-async fn leave_template(
-    paths: &Paths,
-    first: &StartedNode,
-    around: &Surroundings,
-    client: &kube::Client,
-    reporter: &dyn Reporter,
-) {
-    let Start::Kubeadm { leaves: Some(leaves), .. } = &*around.start else { return };
-    reporter.step("keeping a template for the next cluster");
-    let left =
-        match trace::step("", "keep a template").over(template_boot::leave(first, leaves, client)).await {
-            Ok(template) => template::save(paths, &leaves.key, template).map_err(Into::into),
-            Err(error) => Err(error),
-        };
-    match left {
-        Ok(()) => reporter.message(1, "the next cluster of this image and configuration has a template"),
-        Err(error) => reporter.message(1, &format!("the cluster leaves no template: {error}")),
-    }
 }
 
 /// Where the API server of a node answers, for this host.

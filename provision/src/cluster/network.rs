@@ -20,11 +20,29 @@ use crate::{
 /// The range the first node of a cluster is given: kube-controller-manager hands out pieces of the pod subnet in order,
 /// of /24 (IPv4) or /64 (IPv6) where nothing else is asked for. Checked against what it did once the node is known.
 pub(super) fn first_pod_cidrs(pod_subnets: &[IpNet]) -> Vec<IpNet> {
-    let first = |subnet: &IpNet| {
+    pod_cidrs(pod_subnets, 0)
+}
+
+/// The range that the node with this number is given in that order, counted from 0; none when there are not so many.
+pub(super) fn pod_cidrs(pod_subnets: &[IpNet], number: u32) -> Vec<IpNet> {
+    let piece = |subnet: &IpNet| {
         let length = if matches!(subnet, IpNet::V4(_)) { 24 } else { 64 };
-        IpNet::new(subnet.network(), length.max(subnet.prefix_len())).unwrap_or(*subnet)
+        let length = length.max(subnet.prefix_len());
+        let piece: IpNet = match subnet.network() {
+            IpAddr::V4(network) => {
+                let size = 1_u32.checked_shl(u32::from(32 - length));
+                let offset = size.unwrap_or_default().checked_mul(number)?;
+                IpNet::new(IpAddr::V4(u32::from(network).checked_add(offset)?.into()), length).ok()?
+            }
+            IpAddr::V6(network) => {
+                let size = 1_u128.checked_shl(u32::from(128 - length));
+                let offset = size.unwrap_or_default().checked_mul(number.into())?;
+                IpNet::new(IpAddr::V6(u128::from(network).checked_add(offset)?.into()), length).ok()?
+            }
+        };
+        subnet.contains(&piece).then_some(piece)
     };
-    pod_subnets.iter().map(first).collect()
+    pod_subnets.iter().map(piece).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// Gives every node the CNI configuration for its pod range as soon as the cluster has chosen one, and then routes to the
@@ -36,9 +54,8 @@ pub(super) async fn connect_pods(
 ) -> Result<()> {
     let ranges = nodes.iter().map(|node| async move {
         let given = api::pod_ranges(client, &node.plan.name).await;
-        // What was assumed of the first node is nearly always right, and there already.
-        let assumed = node.plan.first && given == first_pod_cidrs(around.networking.pod_subnet.nets());
-        if !assumed {
+        // What was assumed is nearly always right, and there already.
+        if around.assumed_ranges(&node.plan).as_ref() != Some(&given) {
             let text = cni_config(&given, around.network.mtu);
             inside::write(&node.process, &node.plan.name, &format!("/{CNI_CONFIG}"), &text)?;
         }
@@ -81,5 +98,14 @@ mod tests {
         assert_eq!(first_pod_cidrs(&nets(&["10.244.0.0/16"])), nets(&["10.244.0.0/24"]));
         assert_eq!(first_pod_cidrs(&nets(&["10.244.7.0/25"])), nets(&["10.244.7.0/25"]));
         assert_eq!(first_pod_cidrs(&nets(&["fd00:10:244::/56"])), nets(&["fd00:10:244::/64"]));
+    }
+
+    #[test]
+    fn nodes_get_their_pieces_in_order_while_there_are_any() {
+        let both = nets(&["10.244.0.0/22", "fd00:10:244::/56"]);
+        assert_eq!(pod_cidrs(&both, 2), nets(&["10.244.2.0/24", "fd00:10:244:2::/64"]));
+        assert_eq!(pod_cidrs(&both, 4), []);
+        assert_eq!(pod_cidrs(&nets(&["10.244.7.0/25"]), 1), []);
+        assert_eq!(pod_cidrs(&nets(&["0.0.0.0/0"]), u32::MAX), []);
     }
 }

@@ -117,15 +117,22 @@ pub(super) fn write_files(paths: &Paths, plan: &NodePlan, around: &Surroundings)
         fs_err::set_permissions(upper.join(PTP_PLUGIN), Permissions::from_mode(0o755))
             .map_err(Error::file("make a program of the node executable"))?;
     }
-    if plan.first {
-        around.start.write_files(&upper, &var)?;
-    }
-    // The first node is given the first range; what the others get is known when they have joined.
-    if plan.first && around.pod_network {
-        let ranges = first_pod_cidrs(around.networking.pod_subnet.nets());
+    around.start.write_files(plan, &upper, &var)?;
+    if around.pod_network
+        && let Some(ranges) = around.assumed_ranges(plan)
+    {
         file(CNI_CONFIG, &cni_config(&ranges, around.network.mtu))?;
     }
     Ok(())
+}
+
+impl Surroundings {
+    /// The pod ranges that a node will be given, as far as that is known before it is.
+    pub(super) fn assumed_ranges(&self, plan: &NodePlan) -> Option<Vec<IpNet>> {
+        // Otherwise they are known when the node has joined.
+        let first = || plan.first.then(|| first_pod_cidrs(self.networking.pod_subnet.nets()));
+        self.start.ranges(&plan.name).map(<[IpNet]>::to_vec).or_else(first)
+    }
 }
 
 /// Starts a node whose files are there.

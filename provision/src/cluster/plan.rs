@@ -40,7 +40,7 @@ pub(super) struct NodePlan {
     pub(super) endpoint: Endpoint,
     /// What kubeadm is to read.
     pub(super) kubeadm: String,
-    /// What a template for the first node would be called, where there can be one.
+    /// What the node would be called in a template, and the template by the first: where there can be one.
     pub(super) template: Option<TemplateKey>,
     /// containerd's configuration, where the image's is to be changed.
     pub(super) containerd: Option<String>,

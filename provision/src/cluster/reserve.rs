@@ -117,7 +117,11 @@ pub(super) async fn choose(
             role == NodeRole::ControlPlane && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane);
         plans.push(NodePlan {
             kubeadm,
-            template: if first { TemplateKey::new(&from.image.manifest, &input)? } else { None },
+            template: if first || role == NodeRole::Worker {
+                TemplateKey::new(&from.image.manifest, &input)?
+            } else {
+                None
+            },
             containerd: plan::patched_containerd(config, &from.image, &from.layers, sys_resource)?,
             name: node.name.clone(),
             role,

@@ -1,17 +1,21 @@
 //! How the first node of a cluster comes up, decided before it is made.
 
 use std::{
+    collections::BTreeMap,
     fs::Permissions,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
-use super::{CreateOptions, PodNetwork, plan::NodePlan};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{CreateOptions, PodNetwork, network::pod_cidrs, plan::NodePlan};
 use crate::{
     Error, Paths, Reporter, Result, config,
     kubeadm::{KubernetesVersion, document},
     pki::{self, Identity, KUBELET_CURRENT, Keys},
-    template::{self, Beginning, Origin, TemplateKey},
+    template::{self, Beginning, CONTROL_PLANE_TAINT, Follower, Newcomer, Origin, Template, TemplateKey},
 };
 
 /// How the control plane of a cluster is made.
@@ -63,12 +67,33 @@ pub(super) struct Leaves {
 #[derive(Debug)]
 pub(super) struct FromTemplate {
     pub(super) key: TemplateKey,
+    pub(super) origin: Origin,
     pub(super) keys: Keys,
     pub(super) beginning: Beginning,
     /// etcd's program, as a path in the node.
     pub(super) etcd: PathBuf,
     /// The manifest of etcd, which the node must not have before etcd's data is there.
     pub(super) etcd_manifest: String,
+    /// The pod ranges that nodes have from the beginning, by the nodes' names.
+    pub(super) ranges: BTreeMap<String, Vec<IpNet>>,
+}
+
+/// What a node needs that follows the first, and comes up from a template as well.
+#[derive(Clone, Copy)]
+pub(super) struct FromFollower<'a> {
+    /// Files that kubeadm would write, by their paths.
+    files: &'a [(String, String)],
+    /// Its kubelet's certificate and key.
+    pair: &'a str,
+    /// The certificate of the cluster's authority.
+    ca: &'a str,
+}
+
+impl FromFollower<'_> {
+    /// The configuration that a node's kubelet waits for.
+    pub(super) fn kubelet_config(&self) -> &str {
+        self.files.iter().find(|(path, _)| path == KUBELET_CONFIG).map_or("", |(_, text)| text)
+    }
 }
 
 /// The first minor version whose kubeadm knows the group of administrators that keys are made for.
@@ -76,6 +101,12 @@ const ADMINS_SINCE: u32 = 29;
 
 /// The manifest of etcd in a node.
 pub(super) const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
+
+/// kubelet's configuration, without which its unit does not start it.
+pub(super) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+
+/// kubelet's kubeconfig.
+pub(super) const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
 /// Where the node image keeps the unpacked images of the control plane.
 const SNAPSHOTS: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
@@ -109,7 +140,7 @@ pub(super) fn decide(
         without("its keys are not the usual ones")?;
         return Ok(plain);
     };
-    let keys = pki::generate(&identity)?;
+    let keys = pki::generate(&identity, others(nodes).map(|plan| plan.name.as_str()))?;
     let bare = |keys| Start::Kubeadm { keys: Some(Box::new(keys)), leaves: None };
     let networking = &options.config.networking;
     if options.pod_network == PodNetwork::Image && !networking.disable_default_cni {
@@ -127,17 +158,82 @@ pub(super) fn decide(
     let origin = origin(cluster, first, networking, &options.config, &keys);
     let token = token(&first.kubeadm).unwrap_or_default();
     let begun = template::find(paths, &key, reporter).and_then(|template| {
-        let mut beginning = template.beginning(&origin, &keys, &token, nodes.len() == 1).ok()?;
+        let subnets = networking.pod_subnet.nets();
+        let handed_out = hands_out_usual_ranges(&template, networking.pod_subnet.as_str());
+        let ranges_of = |number| if handed_out { pod_cidrs(subnets, number) } else { Vec::new() };
+        let follower = |(number, plan): (u32, &NodePlan)| Follower {
+            key: plan.template.clone(),
+            origin: origin_of(plan, &origin, networking),
+            ranges: ranges_of(number),
+        };
+        let newcomer = Newcomer {
+            origin: &origin,
+            keys: &keys,
+            token: &token,
+            ranges: ranges_of(0),
+            taints: taints(&first.kubeadm),
+            followers: (1..).zip(others(nodes)).map(follower).collect(),
+        };
+        let mut beginning = template.beginning(&newcomer).ok()?;
         let etcd = beginning.files.iter().position(|(path, _)| path == ETCD_MANIFEST)?;
         let (_, manifest) = beginning.files.remove(etcd);
-        Some((beginning, manifest))
+        let known = newcomer.followers.into_iter().map(|follower| (follower.origin.node, follower.ranges));
+        let known = known.filter(|(node, _)| beginning.followers.contains_key(node));
+        let ranges = known.chain([(first.name.clone(), newcomer.ranges)]);
+        let ranges = ranges.filter(|(_, ranges)| !ranges.is_empty()).collect();
+        Some((beginning, manifest, ranges))
     });
-    let Some((beginning, etcd_manifest)) = begun else {
+    let Some((beginning, etcd_manifest, ranges)) = begun else {
         reporter.message(1, "the cluster comes up by kubeadm, and leaves a template for the next");
         let leaves = Some(Box::new(Leaves { key, origin }));
         return Ok(Start::Kubeadm { keys: Some(Box::new(keys)), leaves });
     };
-    Ok(Start::Template(Box::new(FromTemplate { key, keys, beginning, etcd, etcd_manifest })))
+    Ok(Start::Template(Box::new(FromTemplate { key, origin, keys, beginning, etcd, etcd_manifest, ranges })))
+}
+
+/// The nodes that follow the first.
+fn others(nodes: &[NodePlan]) -> impl Iterator<Item = &NodePlan> {
+    nodes.iter().filter(|plan| !plan.first)
+}
+
+/// The manifest of what gives nodes their pod ranges.
+const CONTROLLERS: &str = "/etc/kubernetes/manifests/kube-controller-manager.yaml";
+
+/// Whether kube-controller-manager hands out pieces of this subnet, and of the size that it does unless it is told
+/// otherwise: a patch may have.
+fn hands_out_usual_ranges(template: &Template, pod_subnet: &str) -> bool {
+    let arguments = template.file(CONTROLLERS).map(arguments).unwrap_or_default();
+    let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
+    has("--allocate-node-cidrs=true")
+        && has(&format!("--cluster-cidr={pod_subnet}"))
+        && !arguments.iter().any(|argument| argument.starts_with("--node-cidr-mask-size"))
+}
+
+/// The arguments of the program in a static pod's manifest.
+pub(super) fn arguments(manifest: &str) -> Vec<String> {
+    let pod: Value = serde_saphyr::from_str(manifest).unwrap_or_default();
+    let command = pod["spec"]["containers"][0]["command"].as_array().cloned().unwrap_or_default();
+    command.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
+}
+
+/// The taints that a control plane gets: kubeadm's own unless its configuration has others.
+fn taints(kubeadm: &str) -> Vec<Value> {
+    let init = document(kubeadm, "InitConfiguration").unwrap_or_default();
+    let configured = init["nodeRegistration"]["taints"].as_array().cloned();
+    configured.unwrap_or_else(|| vec![json!({"key": CONTROL_PLANE_TAINT, "effect": "NoSchedule"})])
+}
+
+/// The names of a cluster, with those of another of its nodes.
+pub(super) fn origin_of(plan: &NodePlan, cluster: &Origin, networking: &config::Networking) -> Origin {
+    Origin { node: plan.name.clone(), addresses: addresses(plan, networking), ..cluster.clone() }
+}
+
+/// A node's addresses of the cluster's families.
+fn addresses(plan: &NodePlan, networking: &config::Networking) -> Vec<String> {
+    let family = networking.ip_family;
+    let ipv4 = plan.endpoint.ipv4.filter(|_| family.has_ipv4()).map(|ip| ip.to_string());
+    let ipv6 = plan.endpoint.ipv6.filter(|_| family.has_ipv6()).map(|ip| ip.to_string());
+    ipv4.into_iter().chain(ipv6).collect()
 }
 
 fn origin(
@@ -148,13 +244,10 @@ fn origin(
     keys: &Keys,
 ) -> Origin {
     let named = config::Cluster { name: cluster.to_owned(), ..config.clone() };
-    let family = networking.ip_family;
-    let ipv4 = first.endpoint.ipv4.filter(|_| family.has_ipv4()).map(|ip| ip.to_string());
-    let ipv6 = first.endpoint.ipv6.filter(|_| family.has_ipv6()).map(|ip| ip.to_string());
     Origin {
         cluster: cluster.to_owned(),
         node: first.name.clone(),
-        addresses: ipv4.into_iter().chain(ipv6).collect(),
+        addresses: addresses(first, networking),
         endpoint: config::control_plane_endpoint(&named),
         ca: keys.ca.clone(),
         front_proxy_ca: keys.front_proxy_ca.clone(),
@@ -181,11 +274,11 @@ fn etcd_program(layers: &[PathBuf]) -> Option<PathBuf> {
 }
 
 impl Start {
-    /// Writes what is to be in the first node before its init runs: `upper` is its root, `var` its `/var`. Blocks.
+    /// Writes what is to be in a node before its init runs: `upper` is its root, `var` its `/var`. Blocks.
     ///
     /// # Errors
     /// [`Error::File`] naming what could not be written.
-    pub(super) fn write_files(&self, upper: &Path, var: &Path) -> Result<()> {
+    pub(super) fn write_files(&self, plan: &NodePlan, upper: &Path, var: &Path) -> Result<()> {
         let place = |path: &str| match path.strip_prefix("/var/") {
             Some(below) => var.join(below),
             None => upper.join(path.trim_start_matches('/')),
@@ -203,6 +296,20 @@ impl Start {
             fs_err::set_permissions(&target, Permissions::from_mode(if private { 0o600 } else { 0o644 }))
                 .map_err(Error::file("set the mode of a file of the node"))
         };
+        let write_pair = |pair: &str| {
+            let day = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
+            let dated = KUBELET_CURRENT.replace("current", &day);
+            write(&dated, pair)?;
+            symlink(&dated, place(KUBELET_CURRENT)).map_err(Error::file("make a link of the node"))
+        };
+        if !plan.first {
+            let Some(follower) = self.follower(&plan.name) else { return Ok(()) };
+            for (path, content) in follower.files.iter().filter(|(path, _)| path != KUBELET_CONFIG) {
+                write(path, content)?;
+            }
+            write("/etc/kubernetes/pki/ca.crt", follower.ca)?;
+            return write_pair(follower.pair);
+        }
         let keys = match self {
             Self::Kubeadm { keys: None, .. } => return Ok(()),
             Self::Kubeadm { keys: Some(keys), .. } => keys,
@@ -215,17 +322,53 @@ impl Start {
             for (path, content) in &from.beginning.files {
                 write(path, content)?;
             }
-            write("/etc/kubernetes/kubelet.conf", &keys.kubelet.kubeconfig)?;
-            let day = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
-            let dated = KUBELET_CURRENT.replace("current", &day);
-            write(&dated, &keys.kubelet.pair)?;
-            symlink(&dated, place(KUBELET_CURRENT)).map_err(Error::file("make a link of the node"))?;
+            write(KUBELET_CONF, &keys.kubelet.kubeconfig)?;
+            write_pair(&keys.kubelet.pair)?;
         }
         Ok(())
+    }
+
+    /// What a node that follows the first comes up from, if it is not to join by kubeadm.
+    pub(super) fn follower(&self, node: &str) -> Option<FromFollower<'_>> {
+        let Self::Template(from) = self else { return None };
+        let files = from.beginning.followers.get(node)?;
+        Some(FromFollower { files, pair: from.keys.followers.get(node)?, ca: &from.keys.ca })
+    }
+
+    /// The pod ranges that a node has from the beginning.
+    pub(super) fn ranges(&self, node: &str) -> Option<&[IpNet]> {
+        let Self::Template(from) = self else { return None };
+        from.ranges.get(node).map(Vec::as_slice)
+    }
+
+    /// Throws the template away, whatever has failed: the next cluster will not meet it.
+    pub(super) fn discard(&self, paths: &Paths) {
+        if let Self::Template(from) = self {
+            template::discard(paths, &from.key);
+        }
     }
 
     /// Whether everything that is installed into a new cluster is there from its beginning.
     pub(super) fn is_complete(&self) -> bool {
         matches!(self, Self::Template(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_those_of_the_program() {
+        let manifest = "spec:\n  containers:\n  - command:\n    - etcd\n    - --name=n\n    - --data-dir=/var/lib/etcd\n";
+        assert_eq!(arguments(manifest), ["etcd", "--name=n", "--data-dir=/var/lib/etcd"]);
+        assert!(arguments("kind: [").is_empty());
+    }
+
+    #[test]
+    fn taints_are_kubeadms_unless_configured() {
+        let usual = taints("kind: InitConfiguration\nnodeRegistration: {}\n");
+        assert_eq!(usual, [json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"})]);
+        assert!(taints("kind: InitConfiguration\nnodeRegistration: {taints: []}\n").is_empty());
     }
 }

@@ -1,41 +1,30 @@
 //! Bringing a control plane up from a template: etcd is filled before the API server starts, and kubelet starts everything
 //! else at once.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, SocketAddr},
-    process::Stdio,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
 use kiln_runtime::{ExecSpec, exec_command};
-use serde_json::{Value, json};
-use tokio::net::UnixDatagram;
+use tokio::{net::UnixDatagram, sync::Notify};
 
 use super::{
     api, bootstrap, inside,
     node::StartedNode,
-    start::{ETCD_MANIFEST, FromTemplate, Leaves},
+    start::{ETCD_MANIFEST, FromFollower, FromTemplate, KUBELET_CONFIG, arguments},
 };
 use crate::{
     Error, Reporter, Result,
-    kubeadm::document,
-    template::{self, Cause, Etcd, Seed, Template},
+    template::{Cause, Etcd},
     trace,
 };
 
 /// How long the control plane may take, as kubeadm has it.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// How long kubelet may take to notice the API server before it is started anew, which takes as long.
-const PATIENCE: Duration = Duration::from_millis(700);
-
 /// Where etcd listens while it is filled, in the node's `/run`.
 const RUN: &str = "/run/kiln-etcd";
 
 /// The arguments that etcd must be filled with as it will be started later: they go into its data.
-const KEPT_ARGUMENTS: [&str; 5] = [
+pub(super) const KEPT_ARGUMENTS: [&str; 5] = [
     "--name=",
     "--data-dir=",
     "--initial-advertise-peer-urls=",
@@ -43,14 +32,17 @@ const KEPT_ARGUMENTS: [&str; 5] = [
     "--advertise-client-urls=",
 ];
 
-/// Fills etcd and waits until the control plane answers and the node is registered. kubelet is running already.
+/// Fills etcd and waits until the control plane answers and the node's kubelet has reported. kubelet is running already.
+/// `url` is where its API answers, `client` an administrator of it, and `announced` is told when other nodes may follow.
 ///
 /// # Errors
 /// [`Error::Etcd`], or [`Error::ControlPlane`] with the last lines of kubelet.
 pub(super) async fn run(
     node: &StartedNode,
     from: &FromTemplate,
+    url: &str,
     client: &kube::Client,
+    announced: &Notify,
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let name = &node.plan.name;
@@ -59,15 +51,18 @@ pub(super) async fn run(
     filled.map_err(|source| Error::Etcd { what: "fill", node: name.clone(), source })?;
     inside::write_private(&node.process, name, ETCD_MANIFEST, &from.etcd_manifest)?;
     reporter.step(&format!("{name}: waiting for the API server"));
+    let kubelet = api::connect(from.keys.kubelet_conf(), url).await?;
     let up = async {
+        trace::wait(name, "the API to know kubelet").over(api::lists_services(&kubelet)).await;
+        // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
+        // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
+        // server gets ready.
+        trace::step(name, "start kubelet anew").over(bootstrap::restart_kubelet(&node.process)).await;
         trace::wait(name, "the API server to be ready").over(api::answers(client)).await;
-        reporter.step(&format!("{name}: waiting for kubelet to register the node"));
-        // kubelet has tried while nobody answered, and doubles its pauses: it may be asleep for seconds.
-        let registered = tokio::time::timeout(PATIENCE, api::registered(client, name));
-        if trace::wait(name, "kubelet to register the node").over(registered).await.is_err() {
-            bootstrap::restart_kubelet(&node.process).await;
-            api::registered(client, name).await;
-        }
+        // Other nodes need nothing more of this one.
+        announced.notify_one();
+        reporter.step(&format!("{name}: waiting for kubelet to report"));
+        trace::wait(name, "kubelet to report").over(api::reported(client, name)).await;
     };
     if tokio::time::timeout(TIMEOUT, up).await.is_err() {
         return Err(Error::ControlPlane {
@@ -76,15 +71,33 @@ pub(super) async fn run(
             kubelet: bootstrap::kubelet_log(&node.process).await,
         });
     }
-    let annotations: BTreeMap<_, _> = from.beginning.annotations.iter().cloned().collect();
-    api::mark_control_plane(client, name, &annotations, &taints(&node.plan.kubeadm)).await
+    Ok(())
 }
 
-/// The taints that a control plane gets: kubeadm's own unless its configuration has others.
-fn taints(kubeadm: &str) -> Vec<Value> {
-    let init = document(kubeadm, "InitConfiguration").unwrap_or_default();
-    let configured = init["nodeRegistration"]["taints"].as_array().cloned();
-    configured.unwrap_or_else(|| vec![json!({"key": api::CONTROL_PLANE_TAINT, "effect": "NoSchedule"})])
+/// Lets the kubelet of a node that follows the first start, and waits until it reports. The API answers already.
+///
+/// # Errors
+/// [`Error::KubeletSilent`] with the last lines of kubelet.
+pub(super) async fn follow(
+    node: &StartedNode,
+    from: FromFollower<'_>,
+    client: &kube::Client,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let name = &node.plan.name;
+    reporter.step(&format!("{name}: starting kubelet"));
+    inside::write(&node.process, name, KUBELET_CONFIG, from.kubelet_config())?;
+    trace::step(name, "start kubelet").over(bootstrap::start_kubelet(&node.process)).await;
+    reporter.step(&format!("{name}: waiting for kubelet to report"));
+    let reported = tokio::time::timeout(TIMEOUT, api::reported(client, name));
+    if trace::wait(name, "kubelet to report").over(reported).await.is_ok() {
+        return Ok(());
+    }
+    Err(Error::KubeletSilent {
+        node: name.clone(),
+        seconds: TIMEOUT.as_secs(),
+        kubelet: bootstrap::kubelet_log(&node.process).await,
+    })
 }
 
 /// Runs etcd for as long as it takes to write the template's values.
@@ -155,86 +168,4 @@ async fn said(mut child: tokio::process::Child) -> String {
         let _ = tokio::io::AsyncReadExt::read_to_string(&mut errors, &mut text).await;
     }
     bootstrap::last_lines(&text, 3)
-}
-
-/// The arguments of the program in a static pod's manifest.
-fn arguments(manifest: &str) -> Vec<String> {
-    let pod: Value = serde_saphyr::from_str(manifest).unwrap_or_default();
-    let command = pod["spec"]["containers"][0]["command"].as_array().cloned().unwrap_or_default();
-    command.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
-}
-
-/// Files that kubeadm writes into the first node. All but the last are there with every version.
-const FILES: [&str; 7] = [
-    ETCD_MANIFEST,
-    "/etc/kubernetes/manifests/kube-apiserver.yaml",
-    "/etc/kubernetes/manifests/kube-controller-manager.yaml",
-    "/etc/kubernetes/manifests/kube-scheduler.yaml",
-    "/var/lib/kubelet/config.yaml",
-    "/var/lib/kubelet/kubeadm-flags.env",
-    "/var/lib/kubelet/instance-config.yaml",
-];
-
-/// The port of etcd on its node.
-const ETCD_PORT: u16 = 2379;
-
-/// Reads a template of a cluster that kubeadm has set up.
-///
-/// # Errors
-/// A reason for there being none.
-pub(super) async fn leave(
-    node: &StartedNode,
-    leaves: &Leaves,
-    client: &kube::Client,
-) -> Result<Template, Cause> {
-    api::add_ons_bound(client).await;
-    let (process, name) = (&node.process, &node.plan.name);
-    let pki = |file: &str| inside::read(process, name, &format!("/etc/kubernetes/pki/{file}"));
-    let mut files = Vec::new();
-    for path in FILES {
-        match inside::read(process, name, path) {
-            Ok(text) => files.push((path.to_owned(), text)),
-            Err(Error::NodeFile { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && path.ends_with("instance-config.yaml") => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let found = arguments(&files[0].1);
-    if let Some(missing) =
-        KEPT_ARGUMENTS.iter().find(|kept| !found.iter().any(|found| found.starts_with(*kept)))
-    {
-        return Err(format!("etcd is started without {missing}").into());
-    }
-    let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;
-    let seed = Seed {
-        origin: leaves.origin.clone(),
-        etcd: SocketAddr::new(address, ETCD_PORT),
-        credentials: [
-            pki("etcd/ca.crt")?,
-            pki("apiserver-etcd-client.crt")?,
-            pki("apiserver-etcd-client.key")?,
-        ],
-        files,
-        annotations: api::kubeadm_annotations(client, name).await?,
-    };
-    template::read(seed).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_those_of_the_program() {
-        let manifest = "spec:\n  containers:\n  - command:\n    - etcd\n    - --name=n\n    - --data-dir=/var/lib/etcd\n";
-        assert_eq!(arguments(manifest), ["etcd", "--name=n", "--data-dir=/var/lib/etcd"]);
-        assert!(arguments("kind: [").is_empty());
-    }
-
-    #[test]
-    fn taints_are_kubeadms_unless_configured() {
-        let usual = taints("kind: InitConfiguration\nnodeRegistration: {}\n");
-        assert_eq!(usual, [json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"})]);
-        assert!(taints("kind: InitConfiguration\nnodeRegistration: {taints: []}\n").is_empty());
-    }
 }

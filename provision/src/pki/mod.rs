@@ -9,7 +9,7 @@ mod authority;
 mod identity;
 mod kubeconfig;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use time::OffsetDateTime;
 
@@ -31,6 +31,9 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 /// The group that kubeadm binds to `cluster-admin`.
 const ADMINS: &str = "kubeadm:cluster-admins";
 
+/// The group of kubelets.
+const NODES: &str = "system:nodes";
+
 /// The group that needs no binding.
 const MASTERS: &str = "system:masters";
 
@@ -45,6 +48,8 @@ pub(crate) struct Keys {
     pub(crate) front_proxy_ca: String,
     /// kubelet's credentials as they are once kubelet has taken them over to renew them.
     pub(crate) kubelet: Kubelet,
+    /// Certificates and keys of the kubelets of other nodes, in PEM, by the nodes' names.
+    pub(crate) followers: BTreeMap<String, String>,
 }
 
 /// kubelet's credentials, after kubeadm's last step.
@@ -59,6 +64,14 @@ pub(crate) struct Kubelet {
 /// Where kubelet finds its certificate and key: a link to the latest.
 pub(crate) const KUBELET_CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
+impl Keys {
+    /// The kubeconfig of the first node's kubelet, with its credentials in it.
+    pub(crate) fn kubelet_conf(&self) -> &str {
+        let found = self.files.iter().find(|(path, _)| path.ends_with("/kubelet.conf"));
+        found.map_or("", |(_, text)| text)
+    }
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the keys themselves.
@@ -67,11 +80,15 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// Makes everything that `kubeadm init phase certs` and `kubeadm init phase kubeconfig` would.
+/// Makes everything that `kubeadm init phase certs` and `kubeadm init phase kubeconfig` would, and credentials for the
+/// kubelets of the nodes that follow the first.
 ///
 /// # Errors
 /// [`crate::Error::Keys`] when the kernel gives no randomness, or a name cannot be in a certificate.
-pub(crate) fn generate(identity: &Identity) -> Result<Keys> {
+pub(crate) fn generate<'a>(
+    identity: &Identity,
+    followers: impl IntoIterator<Item = &'a str>,
+) -> Result<Keys> {
     let now = OffsetDateTime::now_utc();
     let (cluster, front_proxy, etcd) = (
         Authority::new("kubernetes", now)?,
@@ -111,14 +128,14 @@ pub(crate) fn generate(identity: &Identity) -> Result<Keys> {
         files.push((format!("{PKI}/{name}.key"), key));
     }
 
-    let kubelet = format!("system:node:{}", identity.node);
+    let kubelet = kubelet_user(&identity.node);
     let mut kept = Kubelet::default();
     let users = [
         ("admin", "kubernetes-admin", Some(ADMINS), &identity.public),
         ("super-admin", "kubernetes-super-admin", Some(MASTERS), &identity.public),
         ("controller-manager", "system:kube-controller-manager", None, &identity.local),
         ("scheduler", "system:kube-scheduler", None, &identity.local),
-        ("kubelet", kubelet.as_str(), Some("system:nodes"), &identity.public),
+        ("kubelet", kubelet.as_str(), Some(NODES), &identity.public),
     ];
     for (file, user, group, server) in users {
         let issued = cluster.issue(&leaf(user, group, Use::Client, Vec::new()), now)?;
@@ -134,7 +151,25 @@ pub(crate) fn generate(identity: &Identity) -> Result<Keys> {
         let text = render(&Credentials::Data { certificate: &issued.0, key: &issued.1 });
         files.push((format!("/etc/kubernetes/{file}.conf"), text));
     }
-    Ok(Keys { files, ca: cluster.certificate, front_proxy_ca: front_proxy.certificate, kubelet: kept })
+    let mut pairs = BTreeMap::new();
+    for node in followers {
+        let (certificate, key) =
+            cluster.issue(&leaf(&kubelet_user(node), Some(NODES), Use::Client, Vec::new()), now)?;
+        pairs.insert(node.to_owned(), format!("{certificate}{key}"));
+    }
+    Ok(Keys {
+        files,
+        ca: cluster.certificate,
+        front_proxy_ca: front_proxy.certificate,
+        kubelet: kept,
+        followers: pairs,
+    })
+}
+
+/// Whom the API takes a node's kubelet for
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/node/>).
+fn kubelet_user(node: &str) -> String {
+    format!("system:node:{node}")
 }
 
 fn leaf(name: &str, organization: Option<&str>, purpose: Use, alternatives: Vec<String>) -> Leaf {
@@ -143,12 +178,12 @@ fn leaf(name: &str, organization: Option<&str>, purpose: Use, alternatives: Vec<
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
 
     fn keys() -> BTreeMap<String, String> {
-        generate(&identity::example()).unwrap().files.into_iter().collect()
+        generate(&identity::example(), ["c-worker"]).unwrap().files.into_iter().collect()
     }
 
     #[test]

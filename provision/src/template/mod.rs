@@ -9,6 +9,7 @@
 //! A template is one file, and worth nothing by itself: one that is damaged, or of another Kiln, is thrown away.
 
 mod etcd;
+mod member;
 mod object;
 mod origin;
 mod pod;
@@ -17,24 +18,26 @@ mod shelf;
 mod signature;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) use self::{
     etcd::{Cause, Etcd, KeyValue},
+    member::{CONTROL_PLANE_TAINT, EXCLUDE_LABEL, Member},
     origin::Origin,
     seed::{Seed, read},
-    shelf::{TemplateKey, discard, find, save},
+    shelf::{TemplateKey, discard, extend, find, save},
 };
 use self::{object::Changes, signature::Signer};
 use crate::{Result, pki::Keys};
 
 /// What stands for a change of what templates hold, or of how they are used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where the API server keeps everything.
 const REGISTRY: &str = "/registry/";
@@ -42,15 +45,13 @@ const REGISTRY: &str = "/registry/";
 /// What `kubeadm init` leaves, less what is one cluster's own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Template {
-    /// The cluster that it comes from.
-    origin: Origin,
     objects: Vec<Object>,
     /// The add-ons' pods, as the scheduler has bound them.
     pods: Vec<Object>,
-    /// Files of the first node that kubeadm has written, by their paths.
-    files: Vec<(String, String)>,
-    /// Annotations that kubeadm has given the first node.
-    pub(crate) annotations: Vec<(String, String)>,
+    /// The first node, and with it the cluster that all comes from.
+    first: Member,
+    /// Nodes that may follow it, one of each kind.
+    followers: Vec<Member>,
 }
 
 /// An object as etcd holds it.
@@ -67,27 +68,56 @@ pub(crate) struct Beginning {
     pub(crate) values: Vec<KeyValue>,
     /// Files of the first node, by their paths.
     pub(crate) files: Vec<(String, String)>,
-    pub(crate) annotations: Vec<(String, String)>,
+    /// Files of the nodes that follow it, by their names, for those that the template knows.
+    pub(crate) followers: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// A cluster that is to begin with a template.
+#[derive(Debug)]
+pub(crate) struct Newcomer<'a> {
+    /// Its names, with those of its first node.
+    pub(crate) origin: &'a Origin,
+    pub(crate) keys: &'a Keys,
+    /// The bootstrap token.
+    pub(crate) token: &'a str,
+    /// The pod ranges of the first node, if they are known already.
+    pub(crate) ranges: Vec<IpNet>,
+    /// The taints of the first node as a control plane, which are nobody's wish where it is alone.
+    pub(crate) taints: Vec<Value>,
+    /// All other nodes.
+    pub(crate) followers: Vec<Follower>,
+}
+
+/// A node of a new cluster that is not its first.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    /// What is asked of it.
+    pub(crate) key: Option<TemplateKey>,
+    /// The cluster's names, with those of this node.
+    pub(crate) origin: Origin,
+    /// Its pod ranges, if they are known already.
+    pub(crate) ranges: Vec<IpNet>,
 }
 
 impl Template {
-    /// What another cluster begins with. `alone` says whether its first node is its only one.
+    /// A file of the first node, as it was in the cluster that all comes from.
+    pub(crate) fn file(&self, path: &str) -> Option<&str> {
+        self.first.files.iter().find(|(other, _)| other == path).map(|(_, text)| text.as_str())
+    }
+
+    /// What another cluster begins with.
     ///
     /// # Errors
     /// What is not understood, or that the kernel gives no randomness.
-    pub(crate) fn beginning(
-        &self,
-        new: &Origin,
-        keys: &Keys,
-        token: &str,
-        alone: bool,
-    ) -> Result<Beginning, Cause> {
+    pub(crate) fn beginning(&self, new: &Newcomer<'_>) -> Result<Beginning, Cause> {
+        let Newcomer { origin, keys, token, .. } = *new;
+        let alone = new.followers.is_empty();
         let created = Timestamp::now();
         let all = || self.objects.iter().chain(&self.pods);
         let old: Vec<_> = all().filter_map(|object| object::uid(&object.value)).collect();
         let uids: HashMap<_, _> = old.iter().copied().zip(random_uids(old.len())?).collect();
         let signer = Signer::new(token);
-        let changes = Changes { texts: self.origin.texts(new, keys), uids, created, signer };
+        let changes = Changes { texts: self.first.origin.texts(origin, keys), uids, created, signer };
         let mut values = Vec::new();
         let puzzling = |key: &str| format!("{key} is not understood");
         let change =
@@ -96,13 +126,23 @@ impl Template {
             values.push(KeyValue { key: object.key.clone().into_bytes(), value: change(object)? });
         }
         for pod in &self.pods {
-            let bound = pod::bind(&pod.key, &change(pod)?, &new.node, alone, created);
+            let bound = pod::bind(&pod.key, &change(pod)?, &origin.node, alone, created);
             // The scheduler will find another node for one that may not run on the first.
             values.extend(bound.ok_or_else(|| puzzling(&pod.key))?);
         }
         values.extend(bootstrap_token(token, created));
-        let files = self.files.iter().map(|(path, text)| (path.clone(), self.origin.rename(new, text)));
-        Ok(Beginning { values, files: files.collect(), annotations: self.annotations.clone() })
+        let taints = if alone { &[][..] } else { &new.taints };
+        let first = self.first.begin(origin, keys, &new.ranges, taints, created)?;
+        values.push(first.value);
+        let mut followers = BTreeMap::new();
+        for follower in &new.followers {
+            let known = self.followers.iter().find(|known| Some(&known.key) == follower.key.as_ref());
+            let Some(known) = known else { continue };
+            let begun = known.begin(&follower.origin, keys, &follower.ranges, &[], created)?;
+            values.push(begun.value);
+            followers.insert(follower.origin.node.clone(), begun.files);
+        }
+        Ok(Beginning { values, files: first.files, followers })
     }
 }
 
@@ -114,7 +154,6 @@ const TOKEN_HOURS: i64 = 24;
 fn bootstrap_token(token: &str, created: Timestamp) -> Option<KeyValue> {
     let (id, secret) = token.split_once('.')?;
     let expires = created.checked_add(jiff::SignedDuration::from_hours(TOKEN_HOURS)).ok()?;
-    let time = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let data = |text: &str| STANDARD.encode(text);
     let name = format!("bootstrap-token-{id}");
     let uid = random_uids(1).ok()?.first().copied()?;
@@ -125,12 +164,12 @@ fn bootstrap_token(token: &str, created: Timestamp) -> Option<KeyValue> {
             "name": name,
             "namespace": "kube-system",
             "uid": String::from_utf8_lossy(&uid),
-            "creationTimestamp": time(created),
+            "creationTimestamp": object::timestamp(created),
         },
         "type": "bootstrap.kubernetes.io/token",
         "data": {
             "auth-extra-groups": data("system:bootstrappers:kubeadm:default-node-token"),
-            "expiration": data(&time(expires)),
+            "expiration": data(&object::timestamp(expires)),
             "token-id": data(id),
             "token-secret": data(secret),
             "usage-bootstrap-authentication": data("true"),

@@ -103,7 +103,7 @@ impl Changes {
             return Some([MAGIC, &envelope.encode()].concat());
         }
         let mut object: Json = serde_json::from_slice(&value).ok()?;
-        let created = json!(self.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let created = json!(timestamp(self.created));
         object["metadata"]["creationTimestamp"] = created.clone();
         for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
             entry["time"] = created.clone();
@@ -112,7 +112,6 @@ impl Changes {
     }
 
     fn change(&self, key: &str, object: &mut Message) {
-        hasten(key, object);
         let time = time(self.created);
         let mut now = |value: &mut Value| *value = Value::Bytes(time.encode());
         object.edit(&[METADATA, METADATA_CREATED], &mut now);
@@ -170,36 +169,17 @@ impl Changes {
     }
 }
 
-/// What CoreDNS' objects begin with, below their namespace.
-const COREDNS: &str = "kube-system/coredns";
-
-/// Containers of a workload's pods: its template's spec, or the spec of a pod itself.
-const TEMPLATE_CONTAINERS: [u32; 4] = [2, 3, 2, 2];
-const POD_CONTAINERS: [u32; 2] = [2, 2];
-const READINESS: u32 = 11;
-const PERIOD: u32 = 4;
-
-/// Lets kubelet ask CoreDNS every second whether it is ready, not every ten. A kubelet that has just started waits for a
-/// random part of that time before it asks first (kubernetes' `prober/worker.go`), which is most of what is left of a boot.
-fn hasten(key: &str, object: &mut Message) {
-    if !key.contains(COREDNS) {
-        return;
-    }
-    let containers: &[u32] = match resource(key) {
-        "deployments" | "replicasets" => &TEMPLATE_CONTAINERS,
-        "pods" => &POD_CONTAINERS,
-        _ => return,
-    };
-    let path = [containers, &[READINESS, PERIOD]].concat();
-    object.edit(&path, &mut |value| *value = Value::Varint(1));
-}
-
 /// A time as a message, to the second.
 pub(super) fn time(time: Timestamp) -> Message {
     let mut message = Message::default();
     message.push(SECONDS, Value::Varint(u64::try_from(time.as_second()).unwrap_or_default()));
     message.push(NANOSECONDS, Value::Varint(0));
     message
+}
+
+/// A time as JSON has it.
+pub(super) fn timestamp(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// An object as JSON, which the API server reads as well, under the key that it looks for.

@@ -128,6 +128,7 @@ mod tests {
             ca: "new CA\n".to_owned(),
             front_proxy_ca: String::new(),
             kubelet: crate::pki::Kubelet::default(),
+            followers: std::collections::BTreeMap::new(),
         };
         let text = format!(
             "clusterName: a\ncontrolPlaneEndpoint: a-control-plane:6443\ncertificate-authority-data: {}\n{}",

@@ -1,9 +1,9 @@
 //! Making a template of a cluster that kubeadm has just set up.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    Object, Origin, REGISTRY, Template,
+    Follower, Member, Newcomer, Object, Origin, REGISTRY, Template,
     etcd::{Cause, Credentials, Etcd},
     object::resource,
     pod,
@@ -12,16 +12,14 @@ use crate::pki::Keys;
 
 /// A cluster that is to leave a template.
 pub(crate) struct Seed {
-    /// What it is called.
-    pub(crate) origin: Origin,
+    /// Its first node.
+    pub(crate) first: Member,
+    /// Its other nodes, one of each kind.
+    pub(crate) followers: Vec<Member>,
     /// Where its first node's etcd listens.
     pub(crate) etcd: SocketAddr,
     /// The authority of etcd, and a client's certificate and key.
     pub(crate) credentials: [String; 3],
-    /// Files that kubeadm has written, by their paths.
-    pub(crate) files: Vec<(String, String)>,
-    /// Annotations that kubeadm has given the first node.
-    pub(crate) annotations: Vec<(String, String)>,
 }
 
 /// What belongs to one cluster's nodes, pods and moments, or holds its secrets. The control plane makes all of it anew.
@@ -62,15 +60,14 @@ pub(crate) async fn read(seed: Seed) -> Result<Template, Cause> {
         if resource(&key) == "pods" {
             match pod::bound_to(&found.value).ok_or_else(|| format!("{key} is not understood"))? {
                 // Those on other nodes, or on none yet, are left to the scheduler.
-                Some(node) if node == seed.origin.node => pods.push(Object { key, value: found.value }),
+                Some(node) if node == seed.first.origin.node => pods.push(Object { key, value: found.value }),
                 _ => {}
             }
             continue;
         }
         objects.push(Object { key, value: found.value });
     }
-    let template =
-        Template { origin: seed.origin, objects, pods, files: seed.files, annotations: seed.annotations };
+    let template = Template { objects, pods, first: seed.first, followers: seed.followers };
     template.check()?;
     Ok(template)
 }
@@ -86,7 +83,7 @@ fn is_below(rest: &str, kind: &str) -> bool {
 
 impl Template {
     /// Makes another cluster of it and looks for what still tells of the one that it comes from.
-    fn check(&self) -> Result<(), Cause> {
+    pub(super) fn check(&self) -> Result<(), Cause> {
         let has_pod = |name: &str| self.pods.iter().any(|pod| pod.key.starts_with(&format!("{name}-")));
         // Not every cluster has kube-proxy; whether it has, its DaemonSet tells.
         let proxied = self.objects.iter().any(|object| object.key == KUBE_PROXY);
@@ -95,10 +92,10 @@ impl Template {
                 return Err(format!("there is no {name}-… yet").into());
             }
         }
-        let other = Origin {
+        let another = |member: &Member| Origin {
             cluster: "another".to_owned(),
             node: "another-node".to_owned(),
-            addresses: self.origin.addresses.iter().map(|_| "192.0.2.1".to_owned()).collect(),
+            addresses: member.origin.addresses.iter().map(|_| "192.0.2.1".to_owned()).collect(),
             endpoint: "another-endpoint:6443".to_owned(),
             ca: String::new(),
             front_proxy_ca: String::new(),
@@ -108,12 +105,29 @@ impl Template {
             ca: "CA".to_owned(),
             front_proxy_ca: "CA".to_owned(),
             kubelet: crate::pki::Kubelet::default(),
+            followers: BTreeMap::new(),
         };
-        let beginning = self.beginning(&other, &keys, "", true)?;
+        let followers = self.followers.iter().map(|member| Follower {
+            key: Some(member.key.clone()),
+            origin: another(member),
+            ranges: Vec::new(),
+        });
+        let newcomer = Newcomer {
+            origin: &another(&self.first),
+            keys: &keys,
+            token: "",
+            ranges: Vec::new(),
+            taints: Vec::new(),
+            followers: followers.collect(),
+        };
+        let beginning = self.beginning(&newcomer)?;
         let values =
             beginning.values.iter().map(|value| (String::from_utf8_lossy(&value.key), &value.value[..]));
-        let files = beginning.files.iter().map(|(path, text)| (path.into(), text.as_bytes()));
-        match values.chain(files).find(|(_, content)| self.origin.is_named_in(content)) {
+        let files = beginning.files.iter().chain(beginning.followers.values().flatten());
+        let files = files.map(|(path, text)| (path.into(), text.as_bytes()));
+        let members = || [&self.first].into_iter().chain(&self.followers);
+        let told = |content: &[u8]| members().any(|member| member.origin.is_named_in(content));
+        match values.chain(files).find(|(_, content)| told(content)) {
             Some((name, _)) => Err(format!("{name} tells of the cluster").into()),
             None => Ok(()),
         }

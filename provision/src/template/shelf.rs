@@ -8,9 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{FORMAT, Template};
+use super::{Cause, FORMAT, Member, Template};
 use crate::{
-    Paths, Reporter, Result,
+    Paths, Reporter, Result, Silent,
     image::Digest,
     kubeadm,
     state::file::{read_json, remove_if_exists, write_json},
@@ -23,7 +23,7 @@ const KEPT: usize = 16;
 const NAME_DIGITS: usize = 24;
 
 /// Names what a template is good for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TemplateKey(String);
 
 /// What is in the file.
@@ -107,6 +107,21 @@ pub(crate) fn save(paths: &Paths, key: &TemplateKey, template: Template) -> Resu
     Ok(())
 }
 
+/// Adds nodes to a template, of kinds that it does not know yet. One that has gone meanwhile stays away.
+///
+/// # Errors
+/// That what is to be added would tell of the cluster it comes from, or cannot be written.
+pub(crate) fn extend(paths: &Paths, key: &TemplateKey, followers: Vec<Member>) -> Result<(), Cause> {
+    let Some(mut template) = find(paths, key, &Silent) else { return Ok(()) };
+    for follower in followers {
+        if !template.followers.iter().any(|known| known.key == follower.key) {
+            template.followers.push(follower);
+        }
+    }
+    template.check()?;
+    Ok(save(paths, key, template)?)
+}
+
 /// Removes what has not been used for the longest time. Whoever reads one meanwhile has it open, or boots without.
 fn prune(directory: &Path) {
     let entries = fs_err::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
@@ -125,7 +140,7 @@ fn digest(template: &Template) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Silent, template::Origin};
+    use crate::template::Origin;
 
     fn template() -> Template {
         let origin = Origin {
@@ -136,7 +151,8 @@ mod tests {
             ca: "CA".to_owned(),
             front_proxy_ca: "CA".to_owned(),
         };
-        Template { origin, objects: Vec::new(), pods: Vec::new(), files: Vec::new(), annotations: Vec::new() }
+        let first = Member::new(TemplateKey(String::new()), origin, Vec::new(), &json!({}));
+        Template { objects: Vec::new(), pods: Vec::new(), first, followers: Vec::new() }
     }
 
     fn paths() -> (tempfile::TempDir, Paths) {

@@ -1,0 +1,153 @@
+//! Leaving a template: what a cluster that kubeadm has set up gives to the next of its kind.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    api, inside,
+    node::StartedNode,
+    start::{ETCD_MANIFEST, KUBELET_CONF, KUBELET_CONFIG, Leaves, Start, arguments, origin_of},
+    template_boot::KEPT_ARGUMENTS,
+};
+use crate::{
+    Error, Paths, Reporter, Result, config,
+    template::{self, Cause, Member, Origin, Seed, Template, TemplateKey},
+    trace,
+};
+
+/// Files that kubeadm writes into the first node.
+const FIRST_FILES: [&str; 7] = [
+    ETCD_MANIFEST,
+    "/etc/kubernetes/manifests/kube-apiserver.yaml",
+    "/etc/kubernetes/manifests/kube-controller-manager.yaml",
+    "/etc/kubernetes/manifests/kube-scheduler.yaml",
+    KUBELET_CONFIG,
+    "/var/lib/kubelet/kubeadm-flags.env",
+    INSTANCE_CONFIG,
+];
+
+/// Files that kubeadm, or kubelet at its first start, writes into a worker.
+const WORKER_FILES: [&str; 4] =
+    [KUBELET_CONF, KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env", INSTANCE_CONFIG];
+
+/// The one file of them that not every version writes.
+const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
+
+/// The port of etcd on its node.
+const ETCD_PORT: u16 = 2379;
+
+/// Keeps what the cluster has become for the next of its kind, or what a template did not know of its nodes yet. That it
+/// cannot be is no failure of this one.
+pub(super) async fn leave(
+    paths: &Paths,
+    nodes: &[StartedNode],
+    start: &Start,
+    networking: &config::Networking,
+    client: &kube::Client,
+    reporter: &dyn Reporter,
+) {
+    let left = match start {
+        Start::Kubeadm { leaves: Some(leaves), .. } => {
+            reporter.step("keeping a template for the next cluster");
+            trace::step("", "keep a template").over(whole(paths, nodes, leaves, networking, client)).await
+        }
+        Start::Template(from) => {
+            let known = |node: &&StartedNode| from.beginning.followers.contains_key(&node.plan.name);
+            let unknown: Vec<_> = nodes.iter().filter(|node| !known(node)).collect();
+            let origin = &from.origin;
+            let members = async {
+                let members = followers(&unknown, origin, networking, client).await?;
+                if members.is_empty() { Ok(()) } else { template::extend(paths, &from.key, members) }
+            };
+            trace::step("", "add nodes to the template").over(members).await
+        }
+        Start::Kubeadm { .. } => return,
+    };
+    match left {
+        Ok(()) => reporter.message(1, "the next cluster of this image and configuration has a template"),
+        Err(error) => reporter.message(1, &format!("the cluster leaves no template: {error}")),
+    }
+}
+
+/// Reads a template of a cluster that kubeadm has set up, and saves it.
+async fn whole(
+    paths: &Paths,
+    nodes: &[StartedNode],
+    leaves: &Leaves,
+    networking: &config::Networking,
+    client: &kube::Client,
+) -> Result<(), Cause> {
+    let template = read(nodes, leaves, networking, client).await?;
+    Ok(template::save(paths, &leaves.key, template)?)
+}
+
+async fn read(
+    nodes: &[StartedNode],
+    leaves: &Leaves,
+    networking: &config::Networking,
+    client: &kube::Client,
+) -> Result<Template, Cause> {
+    api::add_ons_bound(client).await;
+    let first = nodes.iter().find(|node| node.plan.first).ok_or("there is no first node")?;
+    let (process, name) = (&first.process, &first.plan.name);
+    let pki = |file: &str| inside::read(process, name, &format!("/etc/kubernetes/pki/{file}"));
+    let files = files(first, &FIRST_FILES)?;
+    let found = arguments(&files[0].1);
+    if let Some(missing) =
+        KEPT_ARGUMENTS.iter().find(|kept| !found.iter().any(|found| found.starts_with(*kept)))
+    {
+        return Err(format!("etcd is started without {missing}").into());
+    }
+    let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;
+    let object = api::node(client, name).await?;
+    let rest: Vec<_> = nodes.iter().collect();
+    let seed = Seed {
+        first: Member::new(leaves.key.clone(), leaves.origin.clone(), files, &object),
+        followers: followers(&rest, &leaves.origin, networking, client).await?,
+        etcd: SocketAddr::new(address, ETCD_PORT),
+        credentials: [
+            pki("etcd/ca.crt")?,
+            pki("apiserver-etcd-client.crt")?,
+            pki("apiserver-etcd-client.key")?,
+        ],
+    };
+    template::read(seed).await
+}
+
+/// The nodes that have followed the first and can be in a template, one of each kind.
+async fn followers(
+    nodes: &[&StartedNode],
+    cluster: &Origin,
+    networking: &config::Networking,
+    client: &kube::Client,
+) -> Result<Vec<Member>, Cause> {
+    let mut members = Vec::new();
+    let mut kinds: Vec<&TemplateKey> = Vec::new();
+    for node in nodes.iter().filter(|node| !node.plan.first) {
+        let Some(key) = &node.plan.template else { continue };
+        if kinds.contains(&key) {
+            continue;
+        }
+        kinds.push(key);
+        let origin = origin_of(&node.plan, cluster, networking);
+        let object = api::node(client, &node.plan.name).await?;
+        members.push(Member::new(key.clone(), origin, files(node, &WORKER_FILES)?, &object));
+    }
+    Ok(members)
+}
+
+/// Files of a node, by their paths.
+fn files(node: &StartedNode, paths: &[&str]) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for path in paths {
+        match inside::read(&node.process, &node.plan.name, path) {
+            Ok(text) => files.push(((*path).to_owned(), text)),
+            Err(Error::NodeFile { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && *path == INSTANCE_CONFIG => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
