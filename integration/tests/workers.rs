@@ -1,4 +1,5 @@
-//! A control plane and two workers: pods of different nodes reach each other, under their own addresses.
+//! A control plane and two workers: pods of different nodes reach each other, under their own addresses, and images are loaded
+//! into all of them at once.
 
 use std::{os::unix::fs::MetadataExt, path::Path};
 
@@ -8,6 +9,9 @@ use kiln_integration::{
     disk, fixture,
 };
 use serde_json::json;
+
+#[path = "workers/loading.rs"]
+mod loading;
 
 const CLUSTER: &str = "it-many";
 const NODES: [&str; 3] = ["it-many-control-plane", "it-many-worker", "it-many-worker2"];
@@ -20,6 +24,7 @@ fn workers_join_and_their_pods_reach_each_other() {
         nodes_are_as_configured(&fixture, &mut steps);
         pods_reach_each_other(&fixture, &mut steps);
         steps.step("a node that gets another pod range is reached there", || range_changes(&fixture));
+        loading::steps(&fixture, &mut steps);
         shared_files_survive(&fixture, &mut steps);
         steps.step("delete removes all nodes", || {
             let finished = fixture.delete(CLUSTER);

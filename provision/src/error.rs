@@ -1,6 +1,6 @@
 //! What can go wrong, one variant per step, with the object in it.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crate::image::Digest;
 
@@ -669,6 +669,12 @@ pub enum Error {
         image: String,
         /// One for each node that does not have it.
         errors: Vec<Error>,
+    },
+    /// What is to go into nodes is not as it should be, or cannot be kept on the host: no node's fault.
+    #[error(transparent)]
+    Unfit {
+        /// The cause, which several nodes may tell.
+        source: Arc<Error>,
     },
     /// An image did not get into a node.
     #[error("node {node}")]

@@ -66,6 +66,7 @@ impl Error {
                 Some("leave them out with --nodes, or create the cluster anew".to_owned())
             }
             Self::LoadImage { errors, .. } => errors.iter().find_map(Self::hint),
+            Self::Unfit { source } => source.hint(),
             Self::LoadIntoNode { source, .. } => source.hint(),
             Self::ForeignImage { image, .. } => Some(format!(
                 "`kiln images pull {image}` gets the variant for this host, if its registry has one"

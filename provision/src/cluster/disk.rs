@@ -2,7 +2,7 @@
 //!
 //! Nodes have files in common, with the store and so with each other: the layers that their roots lie on, and hard links to
 //! large files of those layers in a `/var` of their own. Each is counted once, as the store's: that is what would stay when
-//! the nodes go.
+//! the nodes go. What only nodes of one cluster have in common, such as images that were loaded into them, is the cluster's.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -59,7 +59,7 @@ pub struct NodeDisk {
     pub name: String,
     /// Bytes that would be free without the node.
     pub own_bytes: u64,
-    /// Bytes of the image store that it uses.
+    /// Bytes that it has in common with the image store or with other nodes.
     pub shared_bytes: u64,
 }
 
@@ -144,8 +144,10 @@ fn cluster_disk(paths: &Paths, cluster: &str, layers: &mut [Layer]) -> Result<Cl
         let (own_bytes, shared_bytes) = (measured.own_bytes(), used.bytes(layers));
         nodes.push(NodeDisk { name: record.name, own_bytes, shared_bytes });
     }
-    // Of the whole: nodes may have files in common that are nobody else's.
-    let own_bytes = measure(&paths.cluster(cluster))?.own_bytes();
+    // Of the whole: nodes may have files in common that are nobody else's, such as loaded images.
+    let whole = measure(&paths.cluster(cluster))?;
+    shared.links.retain(|inode, _| whole.linked.get(inode).is_none_or(|file| file.elsewhere > 0));
+    let own_bytes = whole.own_bytes();
     Ok(ClusterDisk { name: cluster.to_owned(), own_bytes, shared_bytes: shared.bytes(layers), nodes })
 }
 
@@ -336,7 +338,7 @@ mod tests {
             link(&one.join("var/snapshot"), &node.join("var/snapshot"));
             write(&node.join("upper/own"));
         }
-        // Pulled by one node, kept by another: the store knows nothing of it, and each has half of it.
+        // Loaded into both: the store knows nothing of it, and it is the cluster's.
         let node = |name: &str| paths.node("c", name);
         write(&node("c-worker").join("var/both"));
         link(&node("c-worker").join("var/both"), &node("c-control-plane").join("var/both"));
@@ -349,7 +351,7 @@ mod tests {
         is_about(worker.own_bytes, 1);
         is_about(worker.shared_bytes, 3);
         is_about(cluster.own_bytes, 3);
-        is_about(cluster.shared_bytes, 4);
+        is_about(cluster.shared_bytes, 3);
         is_about(used.store.bytes, 4);
         assert_eq!(used.store.blobs, 1);
         is_about(used.store.blob_bytes, 1);

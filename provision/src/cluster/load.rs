@@ -1,9 +1,9 @@
 //! Bringing images into the nodes of a cluster.
 //!
-//! All nodes get an image side by side; what one has already is not sent to it. An archive that lies in a file is sent
-//! from there, and what no node lacks is never read. One that comes through a pipe, or is compressed, is read once and
-//! parked; its blobs are hashed on that occasion. Everything else is hashed by each node's containerd, which takes nothing
-//! that is not what its digest says.
+//! All nodes get an image side by side, and none what it has already. What some of them lack is read once, verified, and
+//! put on the disk once: the nodes get hard links to it. Only a node where that cannot be is sent the bytes. What no node
+//! lacks is never read. An archive that comes through a pipe, or is compressed, is read once and parked; its blobs are
+//! hashed on that occasion, and it is them that the nodes get links to.
 
 use std::{
     io::{self, Read},
@@ -17,9 +17,9 @@ use futures_util::future::{join_all, try_join_all};
 use super::{Cancel, blocking::Steps, daemon::Daemon, engine};
 use crate::{
     Error, Outcome, Paths, Reporter, Result,
-    containerd::{Containerd, ImportImage, ImportOptions, is_other_content},
+    containerd::{Containerd, ImportImage, ImportOptions, Supply},
     error::with_causes,
-    image::{Bundle, BundleImage, Image, Parking, Reference, Store},
+    image::{Bundle, Image, Parking, Reference, Store},
     registry::{self, RegistryOptions},
     state::{self, NodeRole},
 };
@@ -118,7 +118,11 @@ async fn connect(paths: &Paths, options: &LoadOptions) -> Result<Vec<Target>> {
     }
     let connections = running.into_iter().map(|(name, process)| async move {
         match Containerd::wait_ready(&process, PATIENCE).await {
-            Ok(containerd) => Ok(Target { name, containerd }),
+            Ok(containerd) => {
+                let var = paths.node(cluster, &name).join("var");
+                let containerd = containerd.with_links(&process, var).await;
+                Ok(Target { name, containerd })
+            }
             Err(error) => Err(Error::LoadIntoNode { node: name, source: Box::new(error) }),
         }
     });
@@ -268,7 +272,6 @@ impl Load<'_> {
 
     /// Loads all images of a bundle; the first one also under a name that it was asked for by.
     async fn bundle(&self, bundle: Bundle, name: Option<Reference>) -> Result<()> {
-        let bundle = Arc::new(bundle);
         for (number, image) in bundle.images().iter().enumerate() {
             let mut image = image.clone();
             let asked = name.iter().filter(|name| number == 0 && !image.names.contains(name));
@@ -283,18 +286,13 @@ impl Load<'_> {
                 self.reporter.message(0, &note);
             }
             let import = ImportImage::from_bundle(&bundle, &image);
-            self.place(&called, &import, Some((&bundle, &image))).await?;
+            self.place(&called, &import, Some(&bundle)).await?;
         }
         Ok(())
     }
 
     /// Brings an image into the nodes that do not have it.
-    async fn place(
-        &self,
-        called: &str,
-        import: &ImportImage,
-        source: Option<(&Arc<Bundle>, &BundleImage)>,
-    ) -> Result<()> {
+    async fn place(&self, called: &str, import: &ImportImage, source: Option<&Bundle>) -> Result<()> {
         let asked = self.targets.iter().map(|target| async move {
             let has = target.containerd.has_image(import, self.import).await;
             has.map_err(|error| (target, error))
@@ -327,18 +325,19 @@ impl Load<'_> {
         }
     }
 
-    /// Sends an image to nodes, and adds what goes wrong to what already did.
+    /// Brings an image into nodes, and adds what goes wrong to what already did.
     async fn send(
         &self,
         called: &str,
         import: &ImportImage,
-        source: Option<(&Arc<Bundle>, &BundleImage)>,
+        source: Option<&Bundle>,
         targets: &[&Target],
         mut failed: Vec<Error>,
     ) -> Result<()> {
-        let imports = targets
-            .iter()
-            .map(|target| target.containerd.import_until(import, self.import, self.cancel.triggered()));
+        let supply = Supply::new(self.store.parking()?);
+        let imports = targets.iter().map(|target| {
+            target.containerd.import_until(import, self.import, Some(&supply), self.cancel.triggered())
+        });
         for (target, result) in targets.iter().zip(join_all(imports).await) {
             match result {
                 Ok(imported) => {
@@ -348,14 +347,16 @@ impl Load<'_> {
                     self.reporter.message(1, &text);
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => {
-                    // What is wrong with the source is no node's fault, and told once.
-                    if let (true, Some((bundle, image))) = (is_other_content(&error), source) {
-                        let (bundle, image) = (Arc::clone(bundle), image.clone());
-                        Steps::default().run(move || bundle.verify(&image)).await?;
-                    }
-                    failed.push(on(target, error));
+                // Told once, and not as a node's.
+                Err(Error::Unfit { source: cause }) => {
+                    return Err(match (&*cause, source) {
+                        (Error::DigestMismatch { expected, actual, .. }, Some(bundle)) => {
+                            bundle.mismatch(expected, *actual)
+                        }
+                        _ => Error::Unfit { source: cause },
+                    });
                 }
+                Err(error) => failed.push(on(target, error)),
             }
         }
         if failed.is_empty() {

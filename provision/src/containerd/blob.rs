@@ -1,4 +1,4 @@
-//! Content that goes into a node: where its bytes are, and sending them.
+//! Content that goes into a node: where its bytes are, and bringing them there.
 
 use std::{collections::HashMap, io::Read};
 
@@ -13,7 +13,7 @@ use prost_types::FieldMask;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Containerd, call, leased};
+use super::{Containerd, Supply, call, leased};
 use crate::{Error, Result, image::BlobSource};
 
 /// Bytes per message. containerd takes at most 16 MiB.
@@ -57,15 +57,18 @@ impl Blob {
 }
 
 impl Containerd {
-    /// Sends a blob unless the node has it. Either way it is held by the lease and carries the labels afterwards.
-    /// Returns the number of bytes sent.
+    /// Brings a blob into the node unless it is there: from the supply, if there is one, where others may want it too.
+    /// Either way it is held by the lease and carries the labels afterwards. Returns the number of bytes that the node did
+    /// not have.
     ///
     /// # Errors
-    /// [`Error::ContainerdCall`] when containerd refuses it, [`Error::File`] when it cannot be read.
-    pub(super) async fn send(
+    /// [`Error::ContainerdCall`] when containerd refuses it, [`Error::File`] when it cannot be read, and from the supply
+    /// [`Error::Unfit`].
+    pub(super) async fn bring(
         &self,
         blob: &Blob,
         labels: &HashMap<String, String>,
+        supply: Option<&Supply>,
         lease: &str,
     ) -> Result<u64> {
         if self.has_content(&blob.digest).await? {
@@ -73,6 +76,19 @@ impl Containerd {
             self.label(&blob.digest, labels).await?;
             return Ok(0);
         }
+        let (BlobData::Source(source), Some(supply)) = (&blob.data, supply) else {
+            return self.send(blob, labels, lease).await;
+        };
+        let staged = supply.staged(blob, source).await?;
+        if self.link(&staged, blob, labels, lease).await? {
+            return Ok(blob.size);
+        }
+        let data = BlobData::Source(BlobSource::Parked(staged));
+        self.send(&Blob { data, ..blob.clone() }, labels, lease).await
+    }
+
+    /// Sends the bytes of a blob.
+    async fn send(&self, blob: &Blob, labels: &HashMap<String, String>, lease: &str) -> Result<u64> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let reader = tokio::task::spawn_blocking({
             let (blob, labels) = (blob.clone(), labels.clone());
@@ -203,7 +219,7 @@ fn read(
 }
 
 /// Sizes are signed in containerd's messages.
-fn signed(size: u64) -> i64 {
+pub(super) fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 

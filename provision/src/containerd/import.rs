@@ -13,7 +13,7 @@ use containerd_client::{
 };
 use oci_spec::image::ImageManifest;
 
-use super::{Blob, BlobData, Containerd, SNAPSHOTTER, call, request};
+use super::{Blob, BlobData, Containerd, SNAPSHOTTER, Supply, call, request};
 use crate::{
     Error, Result,
     image::{BlobSource, Bundle, BundleImage, Document, Image, Layer, Store},
@@ -155,22 +155,25 @@ impl Containerd {
     /// [`Error::ContainerdCall`] when containerd refuses a step, [`Error::LayerMismatch`] when a layer is not what the
     /// configuration says, [`Error::File`] when content cannot be read.
     pub async fn import(&self, image: &ImportImage, options: ImportOptions) -> Result<Imported> {
-        self.import_until(image, options, std::future::pending()).await
+        self.import_until(image, options, None, std::future::pending()).await
     }
 
-    /// Like [`import`](Self::import), but gives up when `stop` is there, and then leaves nothing in the node.
+    /// Like [`import`](Self::import), but takes content from a supply, if there is one, and gives up when `stop` is there. It
+    /// leaves nothing in the node then.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when it was stopped, otherwise as for [`import`](Self::import).
-    pub async fn import_until(
+    /// [`Error::Interrupted`] when it was stopped, [`Error::Unfit`] when the supply does not have what it should, otherwise as
+    /// for [`import`](Self::import).
+    pub(crate) async fn import_until(
         &self,
         image: &ImportImage,
         options: ImportOptions,
+        supply: Option<&Supply>,
         stop: impl Future<Output = ()>,
     ) -> Result<Imported> {
         let lease = self.take_lease().await?;
         let result = tokio::select! {
-            result = self.import_leased(image, options, &lease) => result,
+            result = self.import_leased(image, options, supply, &lease) => result,
             () = stop => Err(Error::Interrupted),
         };
         // Waiting for the collection: what was only needed for unpacking is gone when this returns.
@@ -186,6 +189,7 @@ impl Containerd {
         &self,
         image: &ImportImage,
         options: ImportOptions,
+        supply: Option<&Supply>,
         lease: &str,
     ) -> Result<Imported> {
         let none = HashMap::new();
@@ -194,22 +198,23 @@ impl Containerd {
             options.keep_layers || !options.unpack || !self.is_unpacked(&image.layers).await?;
         if layers_needed {
             for layer in &image.layers {
-                imported.bytes_sent += self.send(&layer.blob, &none, lease).await?;
+                imported.bytes_sent += self.bring(&layer.blob, &none, supply, lease).await?;
             }
         }
-        imported.bytes_sent += self.send(&image.config, &none, lease).await?;
+        imported.bytes_sent += self.bring(&image.config, &none, supply, lease).await?;
         if options.unpack && !image.layers.is_empty() {
             let snapshot = self.unpack(&image.layers, lease).await?;
             // From here on the image's configuration keeps its snapshot.
             self.label(&image.config.digest, &HashMap::from([(snapshot_label(), snapshot)])).await?;
         }
-        imported.bytes_sent += self.send(&image.manifest, &references(image, options), lease).await?;
+        imported.bytes_sent +=
+            self.bring(&image.manifest, &references(image, options), supply, lease).await?;
         // Inside out: what something refers to is there before it.
         let mut child = &image.manifest;
         for index in image.indexes.iter().rev() {
             let label =
                 HashMap::from([("containerd.io/gc.ref.content.m.0".to_owned(), child.digest.clone())]);
-            imported.bytes_sent += self.send(index, &label, lease).await?;
+            imported.bytes_sent += self.bring(index, &label, supply, lease).await?;
             child = index;
         }
         for name in image.names.iter().chain([&image.config.digest]) {

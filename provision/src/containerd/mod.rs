@@ -7,10 +7,12 @@
 mod blob;
 mod host;
 mod import;
+mod link;
 mod list;
 mod pending;
 mod presence;
 mod ready;
+mod supply;
 mod unpack;
 pub(crate) mod workshop;
 
@@ -18,7 +20,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use containerd_client::{
     Client,
-    tonic::{Code, Request, Status},
+    tonic::{Request, Status},
 };
 use kiln_runtime::Process;
 
@@ -26,6 +28,7 @@ pub use blob::{Blob, BlobData};
 pub(crate) use host::HostContainerd;
 pub use import::{ImportImage, ImportLayer, ImportOptions, Imported};
 pub use list::NodeImage;
+pub(crate) use supply::Supply;
 
 use crate::{Error, Result};
 
@@ -41,6 +44,8 @@ const SNAPSHOTTER: &str = "overlayfs";
 /// A connection to the containerd of one node.
 pub struct Containerd {
     client: Client,
+    /// Where it has content, if links can be put there.
+    blobs: Option<link::BlobDirectory>,
 }
 
 impl fmt::Debug for Containerd {
@@ -61,7 +66,7 @@ impl Containerd {
         let client = Client::from_path(&socket)
             .await
             .map_err(|source| Error::ContainerdConnect { socket, source: source.into() })?;
-        Ok(Self { client })
+        Ok(Self { client, blobs: None })
     }
 
     /// Waits until containerd answers, and connects. Woken by the kernel when the socket appears or the container
@@ -116,9 +121,4 @@ fn leased<T>(message: T, lease: &str) -> Request<T> {
 fn call(what: &'static str, object: impl Into<String>) -> impl FnOnce(Status) -> Error {
     let object = object.into();
     move |source| Error::ContainerdCall { what, object, source: Box::new(source) }
-}
-
-/// Whether containerd has not taken content because it is not what its digest or its size says.
-pub(crate) fn is_other_content(error: &Error) -> bool {
-    matches!(error, Error::ContainerdCall { source, .. } if source.code() == Code::FailedPrecondition)
 }

@@ -166,13 +166,10 @@ impl Bundle {
         self.content.blob(digest)
     }
 
-    /// Reads the layers of an image to see whether they are what their digests say. Those of an archive that was read to
-    /// its end are.
-    ///
-    /// # Errors
-    /// [`Error::DigestMismatch`], [`Error::ArchiveRead`].
-    pub fn verify(&self, image: &BundleImage) -> Result<()> {
-        image.layers.iter().try_for_each(|layer| self.content.verify(&layer.digest))
+    /// What is to be said when a blob was found to be another one: an [`Error::DigestMismatch`] that names its path.
+    #[must_use]
+    pub fn mismatch(&self, expected: &Digest, actual: Digest) -> Error {
+        self.content.mismatch(expected, actual)
     }
 }
 

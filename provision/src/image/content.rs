@@ -22,8 +22,10 @@ const LAYOUT: &str = "OCI image layout";
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
 pub enum BlobSource {
-    /// They are a file.
+    /// They are a file of somebody else's.
     File(PathBuf),
+    /// They are a file in a [`Parking`](super::Parking), where everything has been verified and nothing changes any more.
+    Parked(PathBuf),
     /// They are a part of one.
     Part(FilePart),
     /// Somebody else has them, by their digest.
@@ -52,7 +54,7 @@ impl BlobSource {
     /// There is no such file, or it cannot be read.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         Ok(match self {
-            Self::File(path) => Box::new(fs_err::File::open(path)?),
+            Self::File(path) | Self::Parked(path) => Box::new(fs_err::File::open(path)?),
             Self::Part(part) => Box::new(part.reader()),
             Self::Elsewhere(blobs, digest) => return blobs.open(digest),
         })
@@ -109,9 +111,8 @@ impl Content {
     /// Where a blob is, if it is there.
     pub(super) fn blob(&self, digest: &Digest) -> BlobSource {
         match &self.place {
-            Place::Layout(directory) | Place::Parked(directory, _) => {
-                BlobSource::File(directory.join(digest.hex()))
-            }
+            Place::Layout(directory) => BlobSource::File(directory.join(digest.hex())),
+            Place::Parked(directory, _) => BlobSource::Parked(directory.join(digest.hex())),
             Place::Located(members, promises) => {
                 let path = format!("{BLOBS}{}", digest.hex());
                 let promises = promises.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,22 +193,13 @@ impl Content {
         let path = match self.blob(digest) {
             BlobSource::Part(part) => return Ok(Some(part.length())),
             BlobSource::Elsewhere(blobs, digest) => return blobs.size(&digest).map_err(self.unreadable()),
-            BlobSource::File(path) => path,
+            BlobSource::File(path) | BlobSource::Parked(path) => path,
         };
         match fs_err::metadata(path) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.unreadable()(error)),
         }
-    }
-
-    /// Reads a blob to see whether it is what its digest says, if nobody has.
-    pub(super) fn verify(&self, digest: &Digest) -> Result<()> {
-        if let Place::Parked(..) = self.place {
-            return Ok(());
-        }
-        let actual = self.blob(digest).open().and_then(Digest::of_reader);
-        self.compare(digest, actual.map_err(self.unreadable())?)
     }
 
     fn document(&self, source: impl Read, what: &str) -> Result<Vec<u8>> {
@@ -221,9 +213,11 @@ impl Content {
     }
 
     fn compare(&self, expected: &Digest, actual: Digest) -> Result<()> {
-        if *expected == actual {
-            return Ok(());
-        }
+        if *expected == actual { Ok(()) } else { Err(self.mismatch(expected, actual)) }
+    }
+
+    /// That a blob is something else, by the path that it has here.
+    pub(super) fn mismatch(&self, expected: &Digest, actual: Digest) -> Error {
         let mut path = format!("{BLOBS}{}", expected.hex());
         if let Place::Located(_, promises) = &self.place {
             let promises = promises.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,7 +226,7 @@ impl Content {
             }
         }
         let what = format!("{path} of {}", self.origin);
-        Err(Error::DigestMismatch { what, expected: *expected, actual })
+        Error::DigestMismatch { what, expected: *expected, actual }
     }
 
     pub(super) fn not_images(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

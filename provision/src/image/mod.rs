@@ -39,6 +39,7 @@ mod picked;
 mod reference;
 mod scratch;
 mod sparse;
+mod staged;
 mod store;
 mod stream;
 #[cfg(test)]
