@@ -1,6 +1,6 @@
 //! Registries on the host: made before and after a cluster, pushed to, pulled from by pods, ended, started again, deleted.
 
-use kiln_integration::{Cluster, Fixture, Hub, Steps, TestImage, kiln::LONG};
+use kiln_integration::{Cluster, Fixture, Hub, Steps, TestImage, cluster::http_get, kiln::LONG};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -92,7 +92,13 @@ fn create_registry(fixture: &Fixture) {
     let created = kiln.start(&["registry", "create", REGISTRY, "--port", "0"]).wait(2 * LONG).succeeded();
     assert!(created.stderr().contains("Push to localhost:"), "{}", created.report());
     assert_eq!(state(fixture, REGISTRY), "running");
-    assert_eq!(hub(fixture, REGISTRY).get("/v2/_catalog")["repositories"], serde_json::json!([]));
+    let Hub(port) = hub(fixture, REGISTRY);
+    assert_eq!(Hub(port).get("/v2/_catalog")["repositories"], serde_json::json!([]));
+    // What `localhost` may mean as well.
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        let answer = http_get((std::net::Ipv6Addr::LOCALHOST, port).into());
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
 }
 
 fn announced(fixture: &Fixture) {

@@ -38,8 +38,8 @@ pub(crate) struct RegistryCreate {
     /// The registry, by which nodes know it
     #[arg(value_name = "NAME", default_value = DEFAULT_REGISTRY)]
     pub(crate) name: String,
-    /// Port of this host's 127.0.0.1; 0 has a free one chosen
-    #[arg(long, value_name = "PORT", help = format!("Port of this host's 127.0.0.1; 0 has a free one chosen [default: {DEFAULT_PORT}]"))]
+    /// Port of this host's 127.0.0.1 and [::1]; 0 has a free one chosen
+    #[arg(long, value_name = "PORT", help = format!("Port of this host's 127.0.0.1 and [::1]; 0 has a free one chosen [default: {DEFAULT_PORT}]"))]
     pub(crate) port: Option<u16>,
     /// Be a cache of this registry, which nodes then ask first; such as https://registry-1.docker.io
     #[arg(long, value_name = "URL")]

@@ -28,6 +28,7 @@ mod observe;
 mod outbound;
 mod plan;
 mod pool;
+mod ports;
 mod preview;
 mod publication;
 mod query;

@@ -11,6 +11,7 @@ use super::{
     images::find_or_pull,
     load_balancer::BalancerPlan,
     plan::{self, NodePlan},
+    ports,
     unpacked::with_images_unpacked,
 };
 use crate::{
@@ -83,7 +84,7 @@ pub(super) async fn choose(
     images: &[NodeImage],
 ) -> Result<Reserved> {
     let network = plan::choose_network(paths, &paths.handle(name), &config.networking).await?;
-    let api = plan::api_address(paths, &config.networking)?;
+    let api = ports::api_address(paths, &config.networking)?;
     let named = config::Cluster { name: name.to_owned(), ..config.clone() };
     let endpoint_of_api = config::control_plane_endpoint(&named);
     let token = kubeadm::random_token()?;
@@ -141,9 +142,10 @@ pub(super) async fn choose(
     };
     let first = plans.iter().find(|plan| plan.first).map(|plan| &plan.endpoint);
     let front = balancer.as_ref().map(|balancer| &balancer.endpoint).or(first);
-    let mut ports: Vec<_> = front.and_then(|endpoint| plan::api_mapping(api, endpoint)).into_iter().collect();
+    let mut ports: Vec<_> =
+        front.and_then(|endpoint| ports::api_mapping(api, endpoint)).into_iter().collect();
     for (node, plan) in config.nodes.iter().zip(&plans) {
-        ports.extend(plan::extra_mappings(paths, &ports, node, &plan.endpoint)?);
+        ports.extend(ports::extra_mappings(paths, &ports, node, &plan.endpoint)?);
     }
     let record = ClusterRecord {
         schema: state::SCHEMA,

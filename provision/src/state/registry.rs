@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
@@ -34,6 +34,9 @@ pub struct RegistryRecord {
     pub image: String,
     /// The port of the host's `127.0.0.1` that it answers on.
     pub port: u16,
+    /// Whether it answers on that port of `[::1]` as well, which `localhost` may mean: where the host has IPv6.
+    #[serde(default)]
+    pub ipv6: bool,
     /// The registry that it is a cache of, as a URL.
     pub proxy: Option<String>,
     /// The network between the host and it.
@@ -57,18 +60,20 @@ impl RegistryRecord {
     /// The ports of the host that lead to it.
     #[must_use]
     pub fn ports(&self) -> Vec<PortMapping> {
-        let host = [(Some(Ipv4Addr::LOCALHOST), self.port), (self.gateway(), REGISTRY_PORT)];
-        let mapping = |(listen, host_port): (Option<Ipv4Addr>, u16)| {
-            let (listen, target) = (listen?, self.endpoint.ipv4?);
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let loopback =
+            loopback.into_iter().take(1 + usize::from(self.ipv6)).map(|listen| (listen, self.port));
+        let gateway = self.gateway().map(|gateway| (IpAddr::V4(gateway), REGISTRY_PORT));
+        let mapping = |(listen, host_port): (IpAddr, u16)| {
             Some(PortMapping {
                 protocol: Protocol::Tcp,
-                listen: IpAddr::V4(listen),
+                listen,
                 host_port,
-                target: IpAddr::V4(target),
+                target: IpAddr::V4(self.endpoint.ipv4?),
                 target_port: REGISTRY_PORT,
             })
         };
-        host.into_iter().filter_map(mapping).collect()
+        loopback.chain(gateway).filter_map(mapping).collect()
     }
 }
 
@@ -155,6 +160,7 @@ pub(crate) mod tests {
             created: "2026-11-24T13:00:00Z".parse().unwrap(),
             image: "kiln/registry:v3.1.2".to_owned(),
             port: 5001,
+            ipv6: false,
             proxy: None,
             network: kiln_network::Network {
                 cluster: format!("registry_{name}"),
@@ -202,5 +208,8 @@ pub(crate) mod tests {
             ports,
             ["127.0.0.1:5001/tcp to 172.30.7.2:5000", "172.30.7.1:5000/tcp to 172.30.7.2:5000"]
         );
+        let ports = RegistryRecord { ipv6: true, ..registry("r") }.ports();
+        assert_eq!(ports[1].to_string(), "[::1]:5001/tcp to 172.30.7.2:5000");
+        assert!(ports.len() == 3 && !ports[1].is_translatable());
     }
 }

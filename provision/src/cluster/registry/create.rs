@@ -14,9 +14,9 @@ use kiln_runtime::{ContainerSpec, Mount, Process, Propagation, RootFilesystem};
 use super::{
     super::{
         Cancel, blocking::Steps, bootstrap::last_lines, create::phase, load_balancer::listens, node,
-        outbound, plan,
+        outbound, plan, ports, publication::publish_ports,
     },
-    DEFAULT_PORT, cgroup, delete, identity, nodes,
+    DEFAULT_PORT, cgroup, delete, identity, nodes, proxy_cgroup,
     upstream::Upstream,
     validate_name,
 };
@@ -45,7 +45,7 @@ const CERTIFICATES: [&str; 4] = [
 pub struct RegistryOptions {
     /// The registry's name, by which nodes know it.
     pub name: String,
-    /// The port of the host's `127.0.0.1`; 0 has a free one chosen. [`DEFAULT_PORT`] for a new registry when none is given.
+    /// The port of the host's `127.0.0.1` and `[::1]`; 0 has a free one chosen. [`DEFAULT_PORT`] for a new registry when none is given.
     pub port: Option<u16>,
     /// The registry that it should be a cache of.
     pub proxy: Option<String>,
@@ -198,11 +198,8 @@ async fn make(
     let name = wanted.name;
     let mut record = reserve(paths, &wanted, reporter).await?;
     write_files(paths, &record)?;
-    for chain in kiln_network::publish(&record.network, &record.ports()).await? {
-        let bridge = &record.network.bridge;
-        let text = format!("Letting {bridge} through the firewall's {chain}, which drops what is forwarded");
-        reporter.message(0, &text);
-    }
+    let log = paths.registry(name).join("proxy.log");
+    publish_ports(&record.network, &record.ports(), &proxy_cgroup(name), &log, reporter).await?;
     let netns = kiln_network::new_netns()?;
     kiln_network::attach(&record.network, &record.endpoint, netns.as_fd()).await?;
     let spec = container_spec(paths, &record, &wanted);
@@ -230,7 +227,7 @@ async fn make(
 async fn reserve(paths: &Paths, wanted: &Wanted<'_>, reporter: &dyn Reporter) -> Result<RegistryRecord> {
     let name = wanted.name;
     let _host = state::host_lock(paths, reporter).await?;
-    let port = plan::registry_port(paths, wanted.port)?;
+    let (port, ipv6) = ports::registry_port(paths, wanted.port)?;
     let network = plan::choose_network(paths, &identity(name), &Networking::new(IpFamily::Ipv4)).await?;
     // Its link is named after what no node can be called.
     let endpoint = Endpoint { node: name.to_owned(), ..plan::endpoint(&network, &identity(name), 0)? };
@@ -240,6 +237,7 @@ async fn reserve(paths: &Paths, wanted: &Wanted<'_>, reporter: &dyn Reporter) ->
         created: Timestamp::now(),
         image: wanted.image.name.familiar(),
         port,
+        ipv6,
         proxy: wanted.proxy.clone(),
         network,
         endpoint,

@@ -6,7 +6,7 @@ use kiln_network::Network;
 
 use super::{
     super::{blocking::Steps, delete::leave_host},
-    cgroup, identity, nodes, validate_name,
+    cgroup, identity, nodes, proxy_cgroup, validate_name,
 };
 use crate::{
     Error, Paths, Reporter, Result,
@@ -75,9 +75,13 @@ pub(super) async fn remove_all(
         errors
             .extend(state::save_registry(paths, &RegistryRecord { phase: Phase::Deleting, ..record }).err());
     }
-    let (group, directory) = (cgroup(name), paths.registry_run(name));
+    let (group, proxy, directory) = (cgroup(name), proxy_cgroup(name), paths.registry_run(name));
     let steps = Steps::default();
-    let removing = steps.run(move || kiln_runtime::remove(process.as_ref(), &group, &directory));
+    let removing = steps.run(move || {
+        let mut errors: Vec<_> = proxy.clear().err().into_iter().collect();
+        errors.extend(kiln_runtime::remove(process.as_ref(), &group, &directory));
+        errors
+    });
     errors.extend(removing.await.into_iter().map(Error::from));
     errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
     if errors.is_empty() && !keep_data {

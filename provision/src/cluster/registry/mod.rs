@@ -1,7 +1,7 @@
 //! Registries of images on this host, for the nodes of all clusters.
 //!
 //! A registry is a container of its own with a network of its own, as a cluster with one node would have: the host reaches
-//! it on `127.0.0.1`, nodes of every cluster on the host's address of that network, from where it is translated. So the
+//! it on `127.0.0.1` and `[::1]`, nodes of every cluster on the host's address of that network, from where it is translated. So the
 //! isolation of clusters needs no exception: what is published on the host's addresses can be reached by all.
 //!
 //! Nodes are told by files that containerd reads with each pull (`/etc/containerd/certs.d`), and by `/etc/hosts`; clusters
@@ -39,6 +39,11 @@ fn identity(name: &str) -> String {
 /// Where a registry's process is in the cgroup hierarchies.
 fn cgroup(name: &str) -> Cgroup {
     Cgroup { parent: "kiln/_registries".to_owned(), leaf: name.to_owned() }
+}
+
+/// Where the process is that serves a registry's port on `[::1]`. No registry can have this name.
+fn proxy_cgroup(name: &str) -> Cgroup {
+    Cgroup { leaf: format!("{name}_proxy"), ..cgroup(name) }
 }
 
 /// Checks that a registry can have this name, which becomes the host part of image names.
