@@ -1,9 +1,6 @@
 //! What a cluster will be, decided before anything is made.
 
-use std::{
-    net::Ipv6Addr,
-    path::PathBuf,
-};
+use std::{net::Ipv6Addr, path::PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kiln_network::{Endpoint, Network};
