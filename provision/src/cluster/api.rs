@@ -106,7 +106,7 @@ async fn succeeds(client: &Client, path: &str) {
 
 /// Returns when a node's kubelet has told of itself. Never ends if it never does: callers bound it.
 pub(super) async fn reported(client: &Client, node: &str) {
-    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let only = named(node);
     let told = |node: Node| {
         let information = node.status.and_then(|status| status.node_info);
         information.filter(|information| !information.kubelet_version.is_empty()).map(drop)
@@ -205,7 +205,7 @@ pub(super) async fn nodes_ready(
 
 /// The pod ranges a node was given, as soon as it was.
 pub(super) async fn pod_ranges(client: &Client, node: &str) -> Vec<IpNet> {
-    let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let only = named(node);
     let ranges = |node: Node| {
         let ranges = node.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
         let parsed: Vec<IpNet> = ranges.iter().filter_map(|range| range.parse().ok()).collect();
@@ -221,7 +221,7 @@ const SIGNED: Duration = Duration::from_secs(30);
 /// Returns when nodes can join: the cluster's public information is there and signed with a bootstrap token, or has not been
 /// for so long that the nodes had better find out why.
 pub(super) async fn joinable(client: &Client) {
-    let only = watcher::Config::default().fields("metadata.name=cluster-info");
+    let only = named("cluster-info");
     let signed = |information: ConfigMap| {
         let mut keys = information.data.iter().flat_map(|data| data.keys());
         keys.any(|key| key.starts_with("jws-kubeconfig-")).then_some(())
@@ -232,7 +232,7 @@ pub(super) async fn joinable(client: &Client) {
 
 /// Returns when the namespace `default` has its service account. The API refuses every pod until then.
 pub(super) async fn pods_admitted(client: &Client) {
-    let only = watcher::Config::default().fields("metadata.name=default");
+    let only = named("default");
     first_match(Api::<ServiceAccount>::namespaced(client.clone(), "default"), only, |_| Some(())).await;
 }
 
@@ -271,6 +271,11 @@ where
             return;
         }
     }
+}
+
+/// Only the object of this name.
+pub(super) fn named(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
 /// Returns when an object has changed. Never ends if none does: callers bound it.

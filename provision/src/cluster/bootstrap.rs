@@ -176,7 +176,15 @@ pub(super) async fn kubelet_log(process: &Process) -> String {
 }
 
 /// What stands in the place of kubeadm's log where kubeadm has not run.
-pub(super) const NOT_RUN: &str = "This node comes from a template; kubeadm has not run here.\n";
+const NOT_RUN: &str = "This node comes from a template; kubeadm has not run here.\n";
+
+/// Writes that kubeadm has not run to where its log would be.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn tell_not_run(log: &Path) -> Result<()> {
+    fs_err::write(log, NOT_RUN).map_err(Error::file("make kubeadm's log"))
+}
 
 /// Whether a cluster's first control plane came from a template, by what its log says; `None` before there is one.
 pub(crate) fn is_from_template(paths: &Paths, cluster: &str, node: &str) -> Option<bool> {

@@ -7,7 +7,7 @@
 use std::process::Stdio;
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Client, api::Api, runtime::watcher};
+use kube::{Client, api::Api};
 use serde_json::{Value, json};
 
 use super::{api, bootstrap::KUBEADM_CONF, inside, manifest, node::StartedNode};
@@ -64,8 +64,8 @@ impl Dns {
     /// [`crate::Error::Api`] naming the object that was refused.
     pub(super) async fn install(&self, client: &Client) -> Result<()> {
         api::answers(client).await;
-        let only = watcher::Config::default().fields("metadata.name=kube-system");
-        api::first_match(Api::<Namespace>::all(client.clone()), only, |_| Some(())).await;
+        let namespaces = Api::<Namespace>::all(client.clone());
+        api::first_match(namespaces, api::named("kube-system"), |_| Some(())).await;
         let applied = manifest::apply(client, "CoreDNS, as kubeadm prints it,", &self.objects);
         trace::step("", "install CoreDNS").over(applied).await
     }

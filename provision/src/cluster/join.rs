@@ -16,7 +16,7 @@ use super::{
     node::{StartedNode, Surroundings},
     template_boot,
 };
-use crate::{Error, Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
+use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
 
 /// What the control planes of a cluster must have in common, as kubeadm lays it out in `/etc/kubernetes/pki`; each makes
 /// the rest for itself.
@@ -58,14 +58,14 @@ impl<'a> Followers<'a> {
         reporter: &'a dyn Reporter,
     ) -> Self {
         let of = |role| nodes.iter().filter(move |node| node.plan.role == role && !node.plan.first);
-        let join = move |node: &'a StartedNode| {
-            let log = bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
-            async move { bootstrap::join(&node.plan.name, &node.process, &log, reporter).await }
+        let log_of =
+            move |node: &StartedNode| bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
+        let join = move |node: &'a StartedNode| async move {
+            bootstrap::join(&node.plan.name, &node.process, &log_of(node), reporter).await
         };
         let follow = move |node: &'a StartedNode, client: kube::Client| async move {
             let Some(from) = around.start.follower(&node.plan.name) else { return join(node).await };
-            let log = bootstrap::log_path(&paths.node(&around.cluster, &node.plan.name));
-            fs_err::write(log, bootstrap::NOT_RUN).map_err(Error::file("make kubeadm's log"))?;
+            bootstrap::tell_not_run(&log_of(node))?;
             let followed = template_boot::follow(node, from, &client, reporter).await;
             followed.inspect_err(|_| around.start.discard(paths))
         };

@@ -43,14 +43,18 @@ pub(super) async fn bring_up(
     let name = &around.cluster;
     let proxies =
         if config.networking.kube_proxy_mode == config::KubeProxyMode::None { 0 } else { nodes.len() };
-    let server = node_url(&first.plan.endpoint, &config.networking);
-    observe::watch(&first.process, &first.plan.name, server, nodes.len(), proxies);
+    let url = node_url(&first.plan.endpoint, &config.networking);
+    observe::watch(&first.process, &first.plan.name, url.clone(), nodes.len(), proxies);
     let (open, opened) = watch::channel(None);
     let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
 
     let told = Told::default();
-    let url = node_url(&first.plan.endpoint, &config.networking);
     let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
+    let connect = async || {
+        let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
+        let client = api::connect(&admin_conf, &url).await?;
+        Ok::<_, Error>((admin_conf, client))
+    };
     let start = async {
         match &*around.start {
             Start::Kubeadm { .. } => {
@@ -60,15 +64,13 @@ pub(super) async fn bring_up(
                 let install = async {
                     let Some(dns) = &dns else { return Ok(()) };
                     told.written.notified().await;
-                    let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-                    dns.install(&api::connect(&admin_conf, &url).await?).await
+                    dns.install(&connect().await?.1).await
                 };
                 tokio::try_join!(init, install)?;
             }
             Start::Template(from) => {
-                fs_err::write(&log, bootstrap::NOT_RUN).map_err(Error::file("make kubeadm's log"))?;
-                let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-                let client = api::connect(&admin_conf, &url).await?;
+                bootstrap::tell_not_run(&log)?;
+                let (_, client) = connect().await?;
                 let started = template_boot::run(first, from, &url, &client, &told.joinable, reporter).await;
                 started.inspect_err(|_| around.start.discard(paths))?;
             }
@@ -77,8 +79,7 @@ pub(super) async fn bring_up(
     };
     let admit = async {
         told.joinable.notified().await;
-        let admin_conf = inside::read(&first.process, &first.plan.name, ADMIN_CONF)?;
-        let client = api::connect(&admin_conf, &url).await?;
+        let (admin_conf, client) = connect().await?;
         if around.start.is_complete() {
             // The node's object is as it is to be, and the cluster's information is signed.
         } else if nodes.len() == 1 {

@@ -17,30 +17,13 @@ use crate::{
     cni::{CNI_CONFIG, cni_config},
 };
 
-/// The range the first node of a cluster is given: kube-controller-manager hands out pieces of the pod subnet in order,
-/// of /24 (IPv4) or /64 (IPv6) where nothing else is asked for. Checked against what it did once the node is known.
-pub(super) fn first_pod_cidrs(pod_subnets: &[IpNet]) -> Vec<IpNet> {
-    pod_cidrs(pod_subnets, 0)
-}
-
-/// The range that the node with this number is given in that order, counted from 0; none when there are not so many.
-pub(super) fn pod_cidrs(pod_subnets: &[IpNet], number: u32) -> Vec<IpNet> {
+/// The range that the node with this number is given, counted from 0; none when there are not so many.
+/// kube-controller-manager hands out pieces of the pod subnet in order, of /24 (IPv4) or /64 (IPv6) where nothing else is
+/// asked for. Checked against what it did once the node is known.
+pub(super) fn pod_cidrs(pod_subnets: &[IpNet], number: usize) -> Vec<IpNet> {
     let piece = |subnet: &IpNet| {
         let length = if matches!(subnet, IpNet::V4(_)) { 24 } else { 64 };
-        let length = length.max(subnet.prefix_len());
-        let piece: IpNet = match subnet.network() {
-            IpAddr::V4(network) => {
-                let size = 1_u32.checked_shl(u32::from(32 - length));
-                let offset = size.unwrap_or_default().checked_mul(number)?;
-                IpNet::new(IpAddr::V4(u32::from(network).checked_add(offset)?.into()), length).ok()?
-            }
-            IpAddr::V6(network) => {
-                let size = 1_u128.checked_shl(u32::from(128 - length));
-                let offset = size.unwrap_or_default().checked_mul(number.into())?;
-                IpNet::new(IpAddr::V6(u128::from(network).checked_add(offset)?.into()), length).ok()?
-            }
-        };
-        subnet.contains(&piece).then_some(piece)
+        subnet.subnets(length.max(subnet.prefix_len())).ok()?.nth(number)
     };
     pod_subnets.iter().map(piece).collect::<Option<_>>().unwrap_or_default()
 }
@@ -95,9 +78,9 @@ mod tests {
 
     #[test]
     fn the_first_node_gets_the_first_piece() {
-        assert_eq!(first_pod_cidrs(&nets(&["10.244.0.0/16"])), nets(&["10.244.0.0/24"]));
-        assert_eq!(first_pod_cidrs(&nets(&["10.244.7.0/25"])), nets(&["10.244.7.0/25"]));
-        assert_eq!(first_pod_cidrs(&nets(&["fd00:10:244::/56"])), nets(&["fd00:10:244::/64"]));
+        assert_eq!(pod_cidrs(&nets(&["10.244.0.0/16"]), 0), nets(&["10.244.0.0/24"]));
+        assert_eq!(pod_cidrs(&nets(&["10.244.7.0/25"]), 0), nets(&["10.244.7.0/25"]));
+        assert_eq!(pod_cidrs(&nets(&["fd00:10:244::/56"]), 0), nets(&["fd00:10:244::/64"]));
     }
 
     #[test]
@@ -106,6 +89,6 @@ mod tests {
         assert_eq!(pod_cidrs(&both, 2), nets(&["10.244.2.0/24", "fd00:10:244:2::/64"]));
         assert_eq!(pod_cidrs(&both, 4), []);
         assert_eq!(pod_cidrs(&nets(&["10.244.7.0/25"]), 1), []);
-        assert_eq!(pod_cidrs(&nets(&["0.0.0.0/0"]), u32::MAX), []);
+        assert_eq!(pod_cidrs(&nets(&["0.0.0.0/0"]), usize::MAX), []);
     }
 }

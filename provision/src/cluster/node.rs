@@ -18,7 +18,7 @@ use kiln_runtime::{Cgroup, ContainerSpec, Mount, Process, Propagation, RootFiles
 
 use super::{
     boot::{self, BootNotice},
-    network::first_pod_cidrs,
+    network::pod_cidrs,
     plan::{API_PORT, CONTAINERD_CONFIG, NodePlan},
     start::Start,
 };
@@ -130,7 +130,7 @@ impl Surroundings {
     /// The pod ranges that a node will be given, as far as that is known before it is.
     pub(super) fn assumed_ranges(&self, plan: &NodePlan) -> Option<Vec<IpNet>> {
         // Otherwise they are known when the node has joined.
-        let first = || plan.first.then(|| first_pod_cidrs(self.networking.pod_subnet.nets()));
+        let first = || plan.first.then(|| pod_cidrs(self.networking.pod_subnet.nets(), 0));
         self.start.ranges(&plan.name).map(<[IpNet]>::to_vec).or_else(first)
     }
 }

@@ -184,31 +184,32 @@ pub(super) fn endpoint(network: &Network, node: &str, index: usize) -> Result<En
 }
 
 #[cfg(test)]
+pub(super) fn example_network() -> Network {
+    Network {
+        cluster: "c".to_owned(),
+        bridge: "kiln-c".to_owned(),
+        ipv4: Some("172.30.4.0/24".parse().unwrap()),
+        ipv6: None,
+        mtu: 1500,
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
     use crate::image::{ImageSettings, write_image};
 
-    fn network() -> Network {
-        Network {
-            cluster: "c".to_owned(),
-            bridge: "kiln-c".to_owned(),
-            ipv4: Some("172.30.4.0/24".parse().unwrap()),
-            ipv6: None,
-            mtu: 1500,
-        }
-    }
-
     #[test]
     fn nodes_follow_the_bridge_and_do_not_share_addresses() {
-        let first = endpoint(&network(), "c-control-plane", 0).unwrap();
-        let second = endpoint(&network(), "c-worker", 1).unwrap();
+        let first = endpoint(&example_network(), "c-control-plane", 0).unwrap();
+        let second = endpoint(&example_network(), "c-worker", 1).unwrap();
         assert_eq!(first.ipv4, Some(Ipv4Addr::new(172, 30, 4, 2)));
         assert_eq!(second.ipv4, Some(Ipv4Addr::new(172, 30, 4, 3)));
         assert_ne!(first.mac, second.mac);
         assert_ne!(first.link, second.link);
-        assert!(endpoint(&network(), "c-worker300", 299).is_err());
+        assert!(endpoint(&example_network(), "c-worker300", 299).is_err());
     }
 
     #[test]

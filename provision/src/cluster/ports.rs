@@ -157,22 +157,12 @@ mod tests {
     use kiln_network::Network;
 
     use super::*;
-    use crate::cluster::plan::endpoint;
-
-    fn network() -> Network {
-        Network {
-            cluster: "c".to_owned(),
-            bridge: "kiln-c".to_owned(),
-            ipv4: Some("172.30.4.0/24".parse().unwrap()),
-            ipv6: None,
-            mtu: 1500,
-        }
-    }
+    use crate::cluster::plan::{endpoint, example_network};
 
     #[test]
     fn ports_lead_to_the_address_of_their_family() {
-        let single = endpoint(&network(), "c-control-plane", 0).unwrap();
-        let network = Network { ipv6: Some("fd00:1::/64".parse().unwrap()), ..network() };
+        let single = endpoint(&example_network(), "c-control-plane", 0).unwrap();
+        let network = Network { ipv6: Some("fd00:1::/64".parse().unwrap()), ..example_network() };
         let dual = endpoint(&network, "c-control-plane", 0).unwrap();
         let to = |endpoint: &Endpoint, listen: &str| {
             target(endpoint, listen.parse().unwrap()).unwrap().to_string()

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Paths, Reporter, Result, config,
-    template::{self, Cause, Member, Origin, Seed, Template, TemplateKey},
+    template::{self, Cause, Member, Origin, Seed, Template},
     trace,
 };
 
@@ -55,10 +55,9 @@ pub(super) async fn leave(
         }
         Start::Template(from) => {
             let known = |node: &&StartedNode| from.beginning.followers.contains_key(&node.plan.name);
-            let unknown: Vec<_> = nodes.iter().filter(|node| !known(node)).collect();
-            let origin = &from.origin;
+            let unknown = nodes.iter().filter(|node| !known(node));
             let members = async {
-                let members = followers(&unknown, origin, networking, client).await?;
+                let members = followers(unknown, &from.origin, networking, client).await?;
                 if members.is_empty() { Ok(()) } else { template::extend(paths, &from.key, members) }
             };
             trace::step("", "add nodes to the template").over(members).await
@@ -102,10 +101,9 @@ async fn read(
     }
     let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;
     let object = api::node(client, name).await?;
-    let rest: Vec<_> = nodes.iter().collect();
     let seed = Seed {
         first: Member::new(leaves.key.clone(), leaves.origin.clone(), files, &object),
-        followers: followers(&rest, &leaves.origin, networking, client).await?,
+        followers: followers(nodes.iter(), &leaves.origin, networking, client).await?,
         etcd: SocketAddr::new(address, ETCD_PORT),
         credentials: [
             pki("etcd/ca.crt")?,
@@ -118,19 +116,17 @@ async fn read(
 
 /// The nodes that have followed the first and can be in a template, one of each kind.
 async fn followers(
-    nodes: &[&StartedNode],
+    nodes: impl Iterator<Item = &StartedNode>,
     cluster: &Origin,
     networking: &config::Networking,
     client: &kube::Client,
 ) -> Result<Vec<Member>, Cause> {
-    let mut members = Vec::new();
-    let mut kinds: Vec<&TemplateKey> = Vec::new();
-    for node in nodes.iter().filter(|node| !node.plan.first) {
+    let mut members: Vec<Member> = Vec::new();
+    for node in nodes.filter(|node| !node.plan.first) {
         let Some(key) = &node.plan.template else { continue };
-        if kinds.contains(&key) {
+        if members.iter().any(|known| known.key == *key) {
             continue;
         }
-        kinds.push(key);
         let origin = origin_of(&node.plan, cluster, networking);
         let object = api::node(client, &node.plan.name).await?;
         members.push(Member::new(key.clone(), origin, files(node, &WORKER_FILES)?, &object));

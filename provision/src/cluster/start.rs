@@ -1,7 +1,6 @@
 //! How the first node of a cluster comes up, decided before it is made.
 
 use std::{
-    collections::BTreeMap,
     fs::Permissions,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -74,8 +73,6 @@ pub(super) struct FromTemplate {
     pub(super) etcd: PathBuf,
     /// The manifest of etcd, which the node must not have before etcd's data is there.
     pub(super) etcd_manifest: String,
-    /// The pod ranges that nodes have from the beginning, by the nodes' names.
-    pub(super) ranges: BTreeMap<String, Vec<IpNet>>,
 }
 
 /// What a node needs that follows the first, and comes up from a template as well.
@@ -161,7 +158,7 @@ pub(super) fn decide(
         let subnets = networking.pod_subnet.nets();
         let handed_out = hands_out_usual_ranges(&template, networking.pod_subnet.as_str());
         let ranges_of = |number| if handed_out { pod_cidrs(subnets, number) } else { Vec::new() };
-        let follower = |(number, plan): (u32, &NodePlan)| Follower {
+        let follower = |(number, plan): (usize, &NodePlan)| Follower {
             key: plan.template.clone(),
             origin: origin_of(plan, &origin, networking),
             ranges: ranges_of(number),
@@ -177,18 +174,14 @@ pub(super) fn decide(
         let mut beginning = template.beginning(&newcomer).ok()?;
         let etcd = beginning.files.iter().position(|(path, _)| path == ETCD_MANIFEST)?;
         let (_, manifest) = beginning.files.remove(etcd);
-        let known = newcomer.followers.into_iter().map(|follower| (follower.origin.node, follower.ranges));
-        let known = known.filter(|(node, _)| beginning.followers.contains_key(node));
-        let ranges = known.chain([(first.name.clone(), newcomer.ranges)]);
-        let ranges = ranges.filter(|(_, ranges)| !ranges.is_empty()).collect();
-        Some((beginning, manifest, ranges))
+        Some((beginning, manifest))
     });
-    let Some((beginning, etcd_manifest, ranges)) = begun else {
+    let Some((beginning, etcd_manifest)) = begun else {
         reporter.message(1, "the cluster comes up by kubeadm, and leaves a template for the next");
         let leaves = Some(Box::new(Leaves { key, origin }));
         return Ok(Start::Kubeadm { keys: Some(Box::new(keys)), leaves });
     };
-    Ok(Start::Template(Box::new(FromTemplate { key, origin, keys, beginning, etcd, etcd_manifest, ranges })))
+    Ok(Start::Template(Box::new(FromTemplate { key, origin, keys, beginning, etcd, etcd_manifest })))
 }
 
 /// The nodes that follow the first.
@@ -338,7 +331,7 @@ impl Start {
     /// The pod ranges that a node has from the beginning.
     pub(super) fn ranges(&self, node: &str) -> Option<&[IpNet]> {
         let Self::Template(from) = self else { return None };
-        from.ranges.get(node).map(Vec::as_slice)
+        from.beginning.ranges.get(node).map(Vec::as_slice)
     }
 
     /// Throws the template away, whatever has failed: the next cluster will not meet it.

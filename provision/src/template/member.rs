@@ -32,7 +32,7 @@ pub(crate) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Member {
     /// What was asked of it.
-    pub(super) key: TemplateKey,
+    pub(crate) key: TemplateKey,
     /// Its cluster, with this node's name and addresses.
     pub(super) origin: Origin,
     /// Files that kubeadm has written, by their paths.

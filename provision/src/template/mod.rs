@@ -70,6 +70,8 @@ pub(crate) struct Beginning {
     pub(crate) files: Vec<(String, String)>,
     /// Files of the nodes that follow it, by their names, for those that the template knows.
     pub(crate) followers: BTreeMap<String, Vec<(String, String)>>,
+    /// The pod ranges that nodes have from the beginning, by the nodes' names.
+    pub(crate) ranges: BTreeMap<String, Vec<IpNet>>,
 }
 
 /// A cluster that is to begin with a template.
@@ -135,14 +137,17 @@ impl Template {
         let first = self.first.begin(origin, keys, &new.ranges, taints, created)?;
         values.push(first.value);
         let mut followers = BTreeMap::new();
+        let mut ranges = BTreeMap::from([(origin.node.clone(), new.ranges.clone())]);
         for follower in &new.followers {
             let known = self.followers.iter().find(|known| Some(&known.key) == follower.key.as_ref());
             let Some(known) = known else { continue };
             let begun = known.begin(&follower.origin, keys, &follower.ranges, &[], created)?;
             values.push(begun.value);
             followers.insert(follower.origin.node.clone(), begun.files);
+            ranges.insert(follower.origin.node.clone(), follower.ranges.clone());
         }
-        Ok(Beginning { values, files: first.files, followers })
+        ranges.retain(|_, ranges| !ranges.is_empty());
+        Ok(Beginning { values, files: first.files, followers, ranges })
     }
 }
 

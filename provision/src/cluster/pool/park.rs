@@ -13,11 +13,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kiln_runtime::Process;
-use kube::{
-    Api, Client,
-    api::DeleteParams,
-    runtime::{wait::await_condition, watcher},
-};
+use kube::{Api, Client, api::DeleteParams, runtime::wait::await_condition};
 
 use super::super::{api, blocking::Steps, inside, node};
 use crate::{
@@ -104,7 +100,7 @@ pub(super) async fn park(
         run(name, process, "systemctl stop kubelet && systemctl service-watchdogs no")
     });
     futures_util::future::try_join_all(stops).await?;
-    let only = watcher::Config::default().fields("metadata.name=kube-scheduler");
+    let only = api::named("kube-scheduler");
     let _ = tokio::time::timeout(CALM, api::changed::<Lease>(&leases, only)).await;
     reporter.step("freezing the nodes");
     let freezes = nodes.iter().map(|record| {
