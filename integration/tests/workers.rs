@@ -1,7 +1,7 @@
 //! A control plane and two workers: pods of different nodes reach each other, under their own addresses, and images are loaded
 //! into all of them at once.
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use kiln_integration::{
     Cluster, Fixture, Steps,
@@ -115,12 +115,22 @@ fn range_changes(fixture: &Fixture) {
     let agents = ["rollout", "status", "-n", "kube-system", "daemonset/kiln-network", "--timeout=60s"];
     let _ = kiln.kubectl(CLUSTER, &agents).succeeded();
     let before = range().expect("it has a range");
+    let has_range = |node: &str| {
+        let given = ["wait", "--for=jsonpath={.spec.podCIDR}", &format!("node/{node}"), "--timeout=60s"];
+        let _ = kiln.kubectl(CLUSTER, &given).succeeded();
+    };
     let _ = kiln.kubectl(CLUSTER, &["delete", "node", node]).succeeded();
+    // The controller hands out the next range that is free, which may be the one that has just become so: somebody else takes it.
+    let taker = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "taker" } }).to_string();
+    let created =
+        kiln.kubectl_with(CLUSTER, &["create", "-f", "-"], taker.as_bytes(), Duration::from_secs(60));
+    let _ = created.succeeded();
+    has_range("taker");
     let _ = kiln.run(&["exec", node, "--", "systemctl", "restart", "kubelet"]).succeeded();
     let created = ["wait", "--for=create", &format!("node/{node}"), "--timeout=60s"];
     let _ = kiln.kubectl(CLUSTER, &created).succeeded();
-    let given = ["wait", "--for=jsonpath={.spec.podCIDR}", &format!("node/{node}"), "--timeout=60s"];
-    let _ = kiln.kubectl(CLUSTER, &given).succeeded();
+    has_range(node);
+    let _ = kiln.kubectl(CLUSTER, &["delete", "node", "taker"]).succeeded();
     let after = range().expect("it has a range");
     assert_ne!(before, after);
     let _ = kiln.kubectl(CLUSTER, &agents).succeeded();

@@ -81,7 +81,7 @@ pub(crate) struct Preview {
 pub(crate) enum Bootstrap {
     /// From a template where there is one, otherwise by kubeadm, leaving one.
     Auto,
-    /// By kubeadm alone, which makes all keys.
+    /// By kubeadm in every node.
     Kubeadm,
     /// As auto, but refuse what cannot have a template.
     Template,

@@ -1,6 +1,7 @@
 //! Bringing more nodes into a cluster that has one.
 
 use std::{
+    convert::Infallible,
     future::{pending, poll_fn},
     pin::{Pin, pin},
     task::Context,
@@ -10,13 +11,15 @@ use futures_util::future::{MaybeDone, maybe_done, try_join_all};
 use tokio::sync::watch;
 
 use super::{
-    bootstrap, controllers,
+    api, bootstrap, controllers,
     create::phase,
     inside,
-    node::{StartedNode, Surroundings},
+    kubernetes::node_url,
+    node::{ADMIN_CONF, StartedNode, Surroundings},
+    start::FromFollower,
     template_boot,
 };
-use crate::{Paths, Reporter, Result, kubeadm::KubernetesVersion, state::NodeRole, trace};
+use crate::{Paths, Reporter, Result, config, kubeadm::KubernetesVersion, state::NodeRole, trace};
 
 /// What the control planes of a cluster must have in common, as kubeadm lays it out in `/etc/kubernetes/pki`; each makes
 /// the rest for itself.
@@ -54,6 +57,7 @@ impl<'a> Followers<'a> {
         paths: &'a Paths,
         nodes: &'a [StartedNode],
         around: &'a Surroundings,
+        networking: &'a config::Networking,
         opened: &watch::Receiver<Option<kube::Client>>,
         reporter: &'a dyn Reporter,
     ) -> Self {
@@ -69,15 +73,34 @@ impl<'a> Followers<'a> {
             let followed = template_boot::follow(node, from, &client, reporter).await;
             followed.inspect_err(|_| around.start.discard(paths))
         };
+        let follow_control_plane = move |node: &'a StartedNode, from: FromFollower<'a>| async move {
+            bootstrap::tell_not_run(&log_of(node))?;
+            let url = node_url(&node.plan.endpoint, networking);
+            let joined = template_boot::join(node, from, &url, reporter).await;
+            joined.inspect_err(|_| around.start.discard(paths))
+        };
+        let join_control_plane = move |node: &'a StartedNode| async move {
+            let url = node_url(&node.plan.endpoint, networking);
+            tokio::select! {
+                joined = join(node) => joined,
+                never = restart_kubelet_in_time(nodes, node, &url) => match never? {},
+            }
+        };
         let mut gate = opened.clone();
         let control_planes = async move {
             open(&mut gate).await;
+            let from = |node: &'a StartedNode| Some((node, around.start.follower(&node.plan.name)?));
+            let known: Option<Vec<_>> = of(NodeRole::ControlPlane).map(from).collect();
+            if let Some(known) = known {
+                let all = known.into_iter().map(|(node, from)| follow_control_plane(node, from));
+                return try_join_all(all).await.map(drop);
+            }
             trace::step("", "share keys").over(async { share_keys(nodes) }).await?;
             if joins_in_parallel(nodes) {
-                return try_join_all(of(NodeRole::ControlPlane).map(join)).await.map(drop);
+                return try_join_all(of(NodeRole::ControlPlane).map(join_control_plane)).await.map(drop);
             }
             for node in of(NodeRole::ControlPlane) {
-                join(node).await?;
+                join_control_plane(node).await?;
             }
             Ok(())
         };
@@ -162,6 +185,19 @@ async fn open(gate: &mut watch::Receiver<Option<kube::Client>>) -> kube::Client 
         Some(client) => client,
         None => pending().await,
     }
+}
+
+/// Starts the kubelet of a control plane anew when its API server knows what kubelets ask for, and does not end then. kubeadm lets
+/// kubelet start that API server and ask it for its credentials as well, which kubelet does in pauses that double.
+async fn restart_kubelet_in_time(nodes: &[StartedNode], node: &StartedNode, url: &str) -> Result<Infallible> {
+    if let Some(first) = nodes.iter().find(|node| node.plan.first) {
+        let client = api::connect(&inside::read(&first.process, &first.plan.name, ADMIN_CONF)?, url).await?;
+        api::lists_services(&client).await;
+        trace::step(&node.plan.name, "start kubelet anew")
+            .over(bootstrap::restart_kubelet(&node.process))
+            .await;
+    }
+    pending().await
 }
 
 fn joins_in_parallel(nodes: &[StartedNode]) -> bool {

@@ -46,7 +46,7 @@ pub(super) async fn bring_up(
     let url = node_url(&first.plan.endpoint, &config.networking);
     observe::watch(&first.process, &first.plan.name, url.clone(), nodes.len(), proxies);
     let (open, opened) = watch::channel(None);
-    let mut followers = Followers::new(paths, nodes, around, &opened, reporter);
+    let mut followers = Followers::new(paths, nodes, around, &config.networking, &opened, reporter);
 
     let told = Told::default();
     let log = bootstrap::log_path(&paths.node(name, &first.plan.name));
@@ -71,8 +71,9 @@ pub(super) async fn bring_up(
             Start::Template(from) => {
                 bootstrap::tell_not_run(&log)?;
                 let (_, client) = connect().await?;
-                let started = template_boot::run(first, from, &url, &client, &told.joinable, reporter).await;
-                started.inspect_err(|_| around.start.discard(paths))?;
+                let members = around.start.etcd_members(nodes);
+                let run = template_boot::run(first, from, &members, &url, &client, &told.joinable, reporter);
+                run.await.inspect_err(|_| around.start.discard(paths))?;
             }
         }
         Ok(())

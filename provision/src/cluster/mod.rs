@@ -38,6 +38,7 @@ mod seeding;
 mod start;
 mod status;
 mod template_boot;
+mod template_etcd;
 mod unpacked;
 mod usage;
 

@@ -118,11 +118,7 @@ pub(super) async fn choose(
             role == NodeRole::ControlPlane && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane);
         plans.push(NodePlan {
             kubeadm,
-            template: if first || role == NodeRole::Worker {
-                TemplateKey::new(&from.image.manifest, &input)?
-            } else {
-                None
-            },
+            template: TemplateKey::new(&from.image.manifest, &input)?,
             containerd: plan::patched_containerd(config, &from.image, &from.layers, sys_resource)?,
             name: node.name.clone(),
             role,

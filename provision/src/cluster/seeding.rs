@@ -8,21 +8,23 @@ use std::{
 use super::{
     api, inside,
     node::StartedNode,
-    start::{ETCD_MANIFEST, KUBELET_CONF, KUBELET_CONFIG, Leaves, Start, arguments, origin_of},
-    template_boot::KEPT_ARGUMENTS,
+    start::{ETCD_MANIFEST, KUBELET_CONFIG, Leaves, STATIC_PODS, Start, arguments, origin_of},
+    template_etcd,
 };
 use crate::{
     Error, Paths, Reporter, Result, config,
+    pki::KUBELET_CONF,
+    state::NodeRole,
     template::{self, Cause, Member, Origin, Seed, Template},
     trace,
 };
 
-/// Files that kubeadm writes into the first node.
-const FIRST_FILES: [&str; 7] = [
+/// Files that kubeadm writes into a control plane.
+const CONTROL_PLANE_FILES: [&str; 7] = [
     ETCD_MANIFEST,
-    "/etc/kubernetes/manifests/kube-apiserver.yaml",
-    "/etc/kubernetes/manifests/kube-controller-manager.yaml",
-    "/etc/kubernetes/manifests/kube-scheduler.yaml",
+    STATIC_PODS[0],
+    STATIC_PODS[1],
+    STATIC_PODS[2],
     KUBELET_CONFIG,
     "/var/lib/kubelet/kubeadm-flags.env",
     INSTANCE_CONFIG,
@@ -31,6 +33,9 @@ const FIRST_FILES: [&str; 7] = [
 /// Files that kubeadm, or kubelet at its first start, writes into a worker.
 const WORKER_FILES: [&str; 4] =
     [KUBELET_CONF, KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env", INSTANCE_CONFIG];
+
+/// Beside the files of every control plane, what one has that has joined: the first gets this of Kiln.
+const JOINED_FILES: [&str; 1] = [KUBELET_CONF];
 
 /// The one file of them that not every version writes.
 const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
@@ -92,11 +97,8 @@ async fn read(
     let first = nodes.iter().find(|node| node.plan.first).ok_or("there is no first node")?;
     let (process, name) = (&first.process, &first.plan.name);
     let pki = |file: &str| inside::read(process, name, &format!("/etc/kubernetes/pki/{file}"));
-    let files = files(first, &FIRST_FILES)?;
-    let found = arguments(&files[0].1);
-    if let Some(missing) =
-        KEPT_ARGUMENTS.iter().find(|kept| !found.iter().any(|found| found.starts_with(*kept)))
-    {
+    let files = files(first, &CONTROL_PLANE_FILES)?;
+    if let Some(missing) = template_etcd::missing(&arguments(&files[0].1)) {
         return Err(format!("etcd is started without {missing}").into());
     }
     let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;
@@ -129,9 +131,24 @@ async fn followers(
         }
         let origin = origin_of(&node.plan, cluster, networking);
         let object = api::node(client, &node.plan.name).await?;
-        members.push(Member::new(key.clone(), origin, files(node, &WORKER_FILES)?, &object));
+        let files = match node.plan.role {
+            NodeRole::ControlPlane => joined(node)?,
+            _ => files(node, &WORKER_FILES)?,
+        };
+        members.push(Member::new(key.clone(), origin, files, &object));
     }
     Ok(members)
+}
+
+/// The files of a control plane that has joined others. Its etcd was told of all members that there were; another cluster's has
+/// others.
+fn joined(node: &StartedNode) -> Result<Vec<(String, String)>, Cause> {
+    let mut found = files(node, &CONTROL_PLANE_FILES)?;
+    let manifest = &mut found[0].1;
+    *manifest = template_etcd::alone(manifest, &node.plan.name)
+        .ok_or("the manifest of a joined etcd is not understood")?;
+    found.extend(files(node, &JOINED_FILES)?);
+    Ok(found)
 }
 
 /// Files of a node, by their paths.

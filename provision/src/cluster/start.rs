@@ -1,6 +1,7 @@
 //! How the first node of a cluster comes up, decided before it is made.
 
 use std::{
+    collections::BTreeMap,
     fs::Permissions,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -9,11 +10,15 @@ use std::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{CreateOptions, PodNetwork, network::pod_cidrs, plan::NodePlan};
+use super::{
+    CreateOptions, PodNetwork, network::pod_cidrs, node::StartedNode, plan::NodePlan, template_etcd,
+    template_etcd::EtcdMember,
+};
 use crate::{
     Error, Paths, Reporter, Result, config,
     kubeadm::{KubernetesVersion, document},
-    pki::{self, Identity, KUBELET_CURRENT, Keys},
+    pki::{self, FollowerKeys, Identity, KUBELET_CONF, KUBELET_CURRENT, Keys, Kubelet},
+    state::NodeRole,
     template::{self, Beginning, CONTROL_PLANE_TAINT, Follower, Newcomer, Origin, Template, TemplateKey},
 };
 
@@ -23,7 +28,7 @@ pub enum Bootstrap {
     /// From what an earlier cluster of the same image and configuration has left; by kubeadm if there is none.
     #[default]
     Auto,
-    /// By kubeadm alone, which makes every key as well.
+    /// By kubeadm in every node, and no template is left. Its keys are those of every cluster.
     Kubeadm,
     /// As by default, and not at all when this image and configuration cannot have a template.
     Template,
@@ -69,10 +74,10 @@ pub(super) struct FromTemplate {
     pub(super) origin: Origin,
     pub(super) keys: Keys,
     pub(super) beginning: Beginning,
-    /// etcd's program, as a path in the node.
-    pub(super) etcd: PathBuf,
+    /// etcd's program, as a path in the node, by the names of the control planes.
+    etcd: BTreeMap<String, PathBuf>,
     /// The manifest of etcd, which the node must not have before etcd's data is there.
-    pub(super) etcd_manifest: String,
+    etcd_manifest: String,
 }
 
 /// What a node needs that follows the first, and comes up from a template as well.
@@ -80,30 +85,50 @@ pub(super) struct FromTemplate {
 pub(super) struct FromFollower<'a> {
     /// Files that kubeadm would write, by their paths.
     files: &'a [(String, String)],
-    /// Its kubelet's certificate and key.
-    pair: &'a str,
-    /// The certificate of the cluster's authority.
-    ca: &'a str,
+    keys: &'a FollowerKeys,
 }
 
-impl FromFollower<'_> {
-    /// The configuration that a node's kubelet waits for.
-    pub(super) fn kubelet_config(&self) -> &str {
-        self.files.iter().find(|(path, _)| path == KUBELET_CONFIG).map_or("", |(_, text)| text)
+impl<'a> FromFollower<'a> {
+    /// One of the files that kubeadm would write.
+    pub(super) fn file(&self, path: &str) -> Option<&'a str> {
+        self.files.iter().find(|(found, _)| found == path).map(|(_, text)| text.as_str())
+    }
+
+    /// The manifest of its etcd, which only control planes have.
+    pub(super) fn etcd_manifest(&self) -> Option<&'a str> {
+        self.file(ETCD_MANIFEST)
+    }
+
+    /// The credentials of its kubelet.
+    pub(super) fn kubelet(&self) -> &'a Kubelet {
+        &self.keys.kubelet
+    }
+
+    /// Whether a file must wait until the cluster is ready for what it starts: kubelet in a worker, and in a control plane,
+    /// whose kubelet is to start etcd, the static pods.
+    fn waits(&self, path: &str) -> bool {
+        if self.etcd_manifest().is_some() { path.starts_with(MANIFESTS) } else { path == KUBELET_CONFIG }
     }
 }
 
 /// The first minor version whose kubeadm knows the group of administrators that keys are made for.
 const ADMINS_SINCE: u32 = 29;
 
+/// Where kubelet finds its static pods.
+const MANIFESTS: &str = "/etc/kubernetes/manifests/";
+
 /// The manifest of etcd in a node.
 pub(super) const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
+/// The manifests of a control plane's other static pods, that of the API server first.
+pub(super) const STATIC_PODS: [&str; 3] = [
+    "/etc/kubernetes/manifests/kube-apiserver.yaml",
+    CONTROLLERS,
+    "/etc/kubernetes/manifests/kube-scheduler.yaml",
+];
+
 /// kubelet's configuration, without which its unit does not start it.
 pub(super) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
-
-/// kubelet's kubeconfig.
-pub(super) const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
 /// Where the node image keeps the unpacked images of the control plane.
 const SNAPSHOTS: &str = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
@@ -121,10 +146,10 @@ pub(super) fn decide(
 ) -> Result<Start> {
     let plain = Start::Kubeadm { keys: None, leaves: None };
     let Some(first) = nodes.iter().find(|plan| plan.first) else { return Ok(plain) };
-    if options.bootstrap == Bootstrap::Kubeadm {
-        return Ok(plain);
-    }
     let without = |reason: &str| {
+        if options.bootstrap == Bootstrap::Kubeadm {
+            return Ok(());
+        }
         reporter.message(1, &format!("the cluster comes up by kubeadm, without a template: {reason}"));
         if options.bootstrap == Bootstrap::Template {
             return Err(Error::NoTemplate { reason: reason.to_owned() });
@@ -137,8 +162,16 @@ pub(super) fn decide(
         without("its keys are not the usual ones")?;
         return Ok(plain);
     };
-    let keys = pki::generate(&identity, others(nodes).map(|plan| plan.name.as_str()))?;
+    // Either all of them can be in a template or none: they are one etcd.
+    let control_planes: Option<Vec<_>> =
+        others(nodes, NodeRole::ControlPlane).map(|plan| Identity::read(&plan.kubeadm, &plan.name)).collect();
+    let control_planes = control_planes.unwrap_or_default();
+    let workers = others(nodes, NodeRole::Worker).map(|plan| plan.name.as_str());
+    let keys = pki::generate(&identity, &control_planes, workers)?;
     let bare = |keys| Start::Kubeadm { keys: Some(Box::new(keys)), leaves: None };
+    if options.bootstrap == Bootstrap::Kubeadm {
+        return Ok(bare(keys));
+    }
     let networking = &options.config.networking;
     if options.pod_network == PodNetwork::Image && !networking.disable_default_cni {
         without("the image's own pod network is part of what kubeadm and kind's steps make")?;
@@ -148,32 +181,49 @@ pub(super) fn decide(
         without("a patch names the cluster's nodes or addresses")?;
         return Ok(bare(keys));
     };
-    let Some(etcd) = etcd_program(&first.layers) else {
+    let control_planes = nodes.iter().filter(|plan| plan.role == NodeRole::ControlPlane);
+    let etcd: BTreeMap<_, _> =
+        control_planes.filter_map(|plan| Some((plan.name.clone(), etcd_program(&plan.layers)?))).collect();
+    if !etcd.contains_key(&first.name) {
         without("the image does not have etcd unpacked")?;
         return Ok(bare(keys));
-    };
+    }
     let origin = origin(cluster, first, networking, &options.config, &keys);
     let token = token(&first.kubeadm).unwrap_or_default();
     let begun = template::find(paths, &key, reporter).and_then(|template| {
         let subnets = networking.pod_subnet.nets();
         let handed_out = hands_out_usual_ranges(&template, networking.pod_subnet.as_str());
         let ranges_of = |number| if handed_out { pod_cidrs(subnets, number) } else { Vec::new() };
+        let is_known = |plan: &NodePlan| {
+            keys.followers.contains_key(&plan.name)
+                && plan.template.as_ref().is_some_and(|key| template.knows(key))
+        };
+        let control_planes_known =
+            others(nodes, NodeRole::ControlPlane).all(|plan| is_known(plan) && etcd.contains_key(&plan.name));
+        let followers = (1..)
+            .zip(nodes.iter().filter(|plan| !plan.first))
+            .filter(|(_, plan)| is_known(plan) && (plan.role == NodeRole::Worker || control_planes_known));
         let follower = |(number, plan): (usize, &NodePlan)| Follower {
             key: plan.template.clone(),
             origin: origin_of(plan, &origin, networking),
             ranges: ranges_of(number),
+            taints: taints(plan),
         };
         let newcomer = Newcomer {
             origin: &origin,
             keys: &keys,
             token: &token,
             ranges: ranges_of(0),
-            taints: taints(&first.kubeadm),
-            followers: (1..).zip(others(nodes)).map(follower).collect(),
+            taints: taints(first).filter(|_| nodes.len() > 1),
+            followers: followers.map(follower).collect(),
         };
         let mut beginning = template.beginning(&newcomer).ok()?;
         let etcd = beginning.files.iter().position(|(path, _)| path == ETCD_MANIFEST)?;
         let (_, manifest) = beginning.files.remove(etcd);
+        // In the order of their names, which is that of the nodes but for the tenth.
+        let joined = beginning.followers.values_mut().flatten();
+        let joined = joined.filter(|(path, _)| path == ETCD_MANIFEST).map(|(_, text)| text);
+        template_etcd::introduce(&manifest, joined)?;
         Some((beginning, manifest))
     });
     let Some((beginning, etcd_manifest)) = begun else {
@@ -184,9 +234,9 @@ pub(super) fn decide(
     Ok(Start::Template(Box::new(FromTemplate { key, origin, keys, beginning, etcd, etcd_manifest })))
 }
 
-/// The nodes that follow the first.
-fn others(nodes: &[NodePlan]) -> impl Iterator<Item = &NodePlan> {
-    nodes.iter().filter(|plan| !plan.first)
+/// The nodes of a role that follow the first.
+fn others(nodes: &[NodePlan], role: NodeRole) -> impl Iterator<Item = &NodePlan> {
+    nodes.iter().filter(move |plan| !plan.first && plan.role == role)
 }
 
 /// The manifest of what gives nodes their pod ranges.
@@ -209,10 +259,15 @@ pub(super) fn arguments(manifest: &str) -> Vec<String> {
     command.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect()
 }
 
-/// The taints that a control plane gets: kubeadm's own unless its configuration has others.
-fn taints(kubeadm: &str) -> Vec<Value> {
-    let init = document(kubeadm, "InitConfiguration").unwrap_or_default();
-    let configured = init["nodeRegistration"]["taints"].as_array().cloned();
+/// The taints that a control plane gets: kubeadm's own unless its configuration has others. `None` for other nodes.
+fn taints(plan: &NodePlan) -> Option<Vec<Value>> {
+    let kind = if plan.first { "InitConfiguration" } else { "JoinConfiguration" };
+    (plan.role == NodeRole::ControlPlane).then(|| configured_taints(&plan.kubeadm, kind))
+}
+
+fn configured_taints(kubeadm: &str, kind: &str) -> Vec<Value> {
+    let configuration = document(kubeadm, kind).unwrap_or_default();
+    let configured = configuration["nodeRegistration"]["taints"].as_array().cloned();
     configured.unwrap_or_else(|| vec![json!({"key": CONTROL_PLANE_TAINT, "effect": "NoSchedule"})])
 }
 
@@ -296,12 +351,24 @@ impl Start {
             symlink(&dated, place(KUBELET_CURRENT)).map_err(Error::file("make a link of the node"))
         };
         if !plan.first {
-            let Some(follower) = self.follower(&plan.name) else { return Ok(()) };
-            for (path, content) in follower.files.iter().filter(|(path, _)| path != KUBELET_CONFIG) {
+            let Some(follower) = self.follower(&plan.name) else {
+                for (path, content) in self.keys_to_join(plan) {
+                    write(path, content)?;
+                }
+                return Ok(());
+            };
+            for (path, content) in &follower.keys.files {
                 write(path, content)?;
             }
-            write("/etc/kubernetes/pki/ca.crt", follower.ca)?;
-            return write_pair(follower.pair);
+            for (path, content) in follower.files.iter().filter(|(path, _)| !follower.waits(path)) {
+                write(path, content)?;
+            }
+            if follower.etcd_manifest().is_some() {
+                // kubelet watches it from its start, or looks every 20 seconds.
+                fs_err::create_dir_all(place(MANIFESTS))
+                    .map_err(Error::file("make a directory of the node"))?;
+            }
+            return write_pair(&follower.keys.kubelet.pair);
         }
         let keys = match self {
             Self::Kubeadm { keys: None, .. } => return Ok(()),
@@ -321,11 +388,42 @@ impl Start {
         Ok(())
     }
 
+    /// Keys that `kubeadm join` finds in a control plane, and does not make. A worker has none.
+    fn keys_to_join(&self, plan: &NodePlan) -> &[(String, String)] {
+        let keys = match self {
+            Self::Kubeadm { keys: Some(keys), .. } => keys,
+            Self::Template(from) => &from.keys,
+            Self::Kubeadm { keys: None, .. } => return &[],
+        };
+        let found = keys.followers.get(&plan.name).filter(|_| plan.role == NodeRole::ControlPlane);
+        found.map_or(&[], |found| &found.files)
+    }
+
     /// What a node that follows the first comes up from, if it is not to join by kubeadm.
     pub(super) fn follower(&self, node: &str) -> Option<FromFollower<'_>> {
         let Self::Template(from) = self else { return None };
         let files = from.beginning.followers.get(node)?;
-        Some(FromFollower { files, pair: from.keys.followers.get(node)?, ca: &from.keys.ca })
+        Some(FromFollower { files, keys: from.keys.followers.get(node)? })
+    }
+
+    /// The members of the etcd that a template fills, the first node's first; none without a template.
+    pub(super) fn etcd_members<'a>(&'a self, nodes: &'a [StartedNode]) -> Vec<EtcdMember<'a>> {
+        let Self::Template(from) = self else { return Vec::new() };
+        let manifest = |node: &StartedNode| {
+            if node.plan.first {
+                return Some(from.etcd_manifest.as_str());
+            }
+            self.follower(&node.plan.name)?.etcd_manifest()
+        };
+        let member = |node| {
+            Some(EtcdMember { node, program: from.etcd.get(&node.plan.name)?, manifest: manifest(node)? })
+        };
+        let mut members: Vec<_> = nodes.iter().filter_map(member).collect();
+        members.sort_by(|one, other| {
+            let key = |member: &EtcdMember<'_>| (!member.node.plan.first, member.node.plan.name.clone());
+            key(one).cmp(&key(other))
+        });
+        members
     }
 
     /// The pod ranges that a node has from the beginning.
@@ -360,8 +458,9 @@ mod tests {
 
     #[test]
     fn taints_are_kubeadms_unless_configured() {
-        let usual = taints("kind: InitConfiguration\nnodeRegistration: {}\n");
+        let usual = configured_taints("kind: InitConfiguration\nnodeRegistration: {}\n", "InitConfiguration");
         assert_eq!(usual, [json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"})]);
-        assert!(taints("kind: InitConfiguration\nnodeRegistration: {taints: []}\n").is_empty());
+        let none = "kind: JoinConfiguration\nnodeRegistration: {taints: []}\n";
+        assert!(configured_taints(none, "JoinConfiguration").is_empty());
     }
 }

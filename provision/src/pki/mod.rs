@@ -11,6 +11,7 @@ mod kubeconfig;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use rcgen::KeyPair;
 use time::OffsetDateTime;
 
 use self::authority::{Authority, Leaf, Use, key_pair};
@@ -20,6 +21,9 @@ use crate::Result;
 
 /// Where kubeadm looks for keys.
 const PKI: &str = "/etc/kubernetes/pki";
+
+/// kubelet's kubeconfig.
+pub(crate) const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
 /// How long certificates are good for, as kubeadm's are.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -48,14 +52,24 @@ pub(crate) struct Keys {
     pub(crate) front_proxy_ca: String,
     /// kubelet's credentials as they are once kubelet has taken them over to renew them.
     pub(crate) kubelet: Kubelet,
-    /// Certificates and keys of the kubelets of other nodes, in PEM, by the nodes' names.
-    pub(crate) followers: BTreeMap<String, String>,
+    /// What the other nodes have, by their names.
+    pub(crate) followers: BTreeMap<String, FollowerKeys>,
 }
 
-/// kubelet's credentials, after kubeadm's last step.
+/// The keys of a node that is not the first.
+#[derive(Clone)]
+pub(crate) struct FollowerKeys {
+    /// Absolute paths in the node, and contents.
+    pub(crate) files: Vec<(String, String)>,
+    pub(crate) kubelet: Kubelet,
+}
+
+/// kubelet's credentials.
 #[derive(Clone, Default)]
 pub(crate) struct Kubelet {
-    /// The kubeconfig, which refers to [`KUBELET_CURRENT`].
+    /// The kubeconfig that kubeadm begins with, certificate and key in it.
+    pub(crate) whole: String,
+    /// The kubeconfig after kubeadm's last step, which refers to [`KUBELET_CURRENT`].
     pub(crate) kubeconfig: String,
     /// Certificate and key, in PEM.
     pub(crate) pair: String,
@@ -65,10 +79,10 @@ pub(crate) struct Kubelet {
 pub(crate) const KUBELET_CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 impl Keys {
-    /// The kubeconfig of the first node's kubelet, with its credentials in it.
-    pub(crate) fn kubelet_conf(&self) -> &str {
-        let found = self.files.iter().find(|(path, _)| path.ends_with("/kubelet.conf"));
-        found.map_or("", |(_, text)| text)
+    /// One of the first node's files below `/etc/kubernetes/pki`.
+    pub(crate) fn pki(&self, name: &str) -> Option<&str> {
+        let path = format!("{PKI}/{name}");
+        self.files.iter().find(|(found, _)| *found == path).map(|(_, text)| text.as_str())
     }
 }
 
@@ -80,90 +94,124 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// Makes everything that `kubeadm init phase certs` and `kubeadm init phase kubeconfig` would, and credentials for the
-/// kubelets of the nodes that follow the first.
+/// Makes everything that `kubeadm init phase certs` and `kubeadm init phase kubeconfig` would for the first node, and what
+/// `kubeadm join` would for those that follow: `control_planes`, and `workers` by their names.
 ///
 /// # Errors
 /// [`crate::Error::Keys`] when the kernel gives no randomness, or a name cannot be in a certificate.
 pub(crate) fn generate<'a>(
     identity: &Identity,
-    followers: impl IntoIterator<Item = &'a str>,
+    control_planes: &[Identity],
+    workers: impl IntoIterator<Item = &'a str>,
 ) -> Result<Keys> {
     let now = OffsetDateTime::now_utc();
-    let (cluster, front_proxy, etcd) = (
-        Authority::new("kubernetes", now)?,
-        Authority::new("front-proxy-ca", now)?,
-        Authority::new("etcd-ca", now)?,
-    );
-    let mut files = Vec::new();
-    for (name, authority) in [("ca", &cluster), ("front-proxy-ca", &front_proxy), ("etcd/ca", &etcd)] {
-        files.push((format!("{PKI}/{name}.crt"), authority.certificate.clone()));
-        files.push((format!("{PKI}/{name}.key"), authority.key_pem()));
+    let authorities = Authorities {
+        cluster: Authority::new("kubernetes", now)?,
+        front_proxy: Authority::new("front-proxy-ca", now)?,
+        etcd: Authority::new("etcd-ca", now)?,
+        service_accounts: key_pair()?,
+        now,
+    };
+    let mut files = authorities.control_plane(identity)?;
+    let super_admin: User<'_> = ("super-admin", "kubernetes-super-admin", Some(MASTERS), &identity.public);
+    files.push(authorities.user(identity, super_admin)?);
+    let kubelet = authorities.kubelet(identity, &identity.node)?;
+    files.push((KUBELET_CONF.to_owned(), kubelet.whole.clone()));
+    let mut followers = BTreeMap::new();
+    for other in control_planes {
+        let kubelet = authorities.kubelet(identity, &other.node)?;
+        followers
+            .insert(other.node.clone(), FollowerKeys { files: authorities.control_plane(other)?, kubelet });
     }
-    let service_accounts = key_pair()?;
-    files.push((format!("{PKI}/sa.pub"), service_accounts.public_key_pem()));
-    files.push((format!("{PKI}/sa.key"), service_accounts.serialize_pem()));
-
-    let etcd_names = identity.etcd_names();
-    let leaves = [
-        (&cluster, "apiserver", leaf("kube-apiserver", None, Use::Server, identity.api_names())),
-        (
-            &cluster,
-            "apiserver-kubelet-client",
-            leaf("kube-apiserver-kubelet-client", Some(ADMINS), Use::Client, Vec::new()),
-        ),
-        (&front_proxy, "front-proxy-client", leaf("front-proxy-client", None, Use::Client, Vec::new())),
-        (&etcd, "etcd/server", leaf(&identity.node, None, Use::Both, etcd_names.clone())),
-        (&etcd, "etcd/peer", leaf(&identity.node, None, Use::Both, etcd_names)),
-        (
-            &etcd,
-            "etcd/healthcheck-client",
-            leaf("kube-etcd-healthcheck-client", None, Use::Client, Vec::new()),
-        ),
-        (&etcd, "apiserver-etcd-client", leaf("kube-apiserver-etcd-client", None, Use::Client, Vec::new())),
-    ];
-    for (authority, name, leaf) in leaves {
-        let (certificate, key) = authority.issue(&leaf, now)?;
-        files.push((format!("{PKI}/{name}.crt"), certificate));
-        files.push((format!("{PKI}/{name}.key"), key));
-    }
-
-    let kubelet = kubelet_user(&identity.node);
-    let mut kept = Kubelet::default();
-    let users = [
-        ("admin", "kubernetes-admin", Some(ADMINS), &identity.public),
-        ("super-admin", "kubernetes-super-admin", Some(MASTERS), &identity.public),
-        ("controller-manager", "system:kube-controller-manager", None, &identity.local),
-        ("scheduler", "system:kube-scheduler", None, &identity.local),
-        ("kubelet", kubelet.as_str(), Some(NODES), &identity.public),
-    ];
-    for (file, user, group, server) in users {
-        let issued = cluster.issue(&leaf(user, group, Use::Client, Vec::new()), now)?;
-        let render = |credentials: &_| {
-            kubeconfig::render(&identity.cluster, user, server, &cluster.certificate, credentials)
-        };
-        if file == "kubelet" {
-            kept = Kubelet {
-                kubeconfig: render(&Credentials::File { path: KUBELET_CURRENT }),
-                pair: format!("{}{}", issued.0, issued.1),
-            };
-        }
-        let text = render(&Credentials::Data { certificate: &issued.0, key: &issued.1 });
-        files.push((format!("/etc/kubernetes/{file}.conf"), text));
-    }
-    let mut pairs = BTreeMap::new();
-    for node in followers {
-        let (certificate, key) =
-            cluster.issue(&leaf(&kubelet_user(node), Some(NODES), Use::Client, Vec::new()), now)?;
-        pairs.insert(node.to_owned(), format!("{certificate}{key}"));
+    for node in workers {
+        let files = vec![(format!("{PKI}/ca.crt"), authorities.cluster.certificate.clone())];
+        let kubelet = authorities.kubelet(identity, node)?;
+        followers.insert(node.to_owned(), FollowerKeys { files, kubelet });
     }
     Ok(Keys {
         files,
-        ca: cluster.certificate,
-        front_proxy_ca: front_proxy.certificate,
-        kubelet: kept,
-        followers: pairs,
+        ca: authorities.cluster.certificate,
+        front_proxy_ca: authorities.front_proxy.certificate,
+        kubelet,
+        followers,
     })
+}
+
+/// Who issues the certificates of a cluster.
+struct Authorities {
+    cluster: Authority,
+    front_proxy: Authority,
+    etcd: Authority,
+    service_accounts: KeyPair,
+    now: OffsetDateTime,
+}
+
+/// The name of a kubeconfig, its user, the user's group, and where it goes.
+type User<'a> = (&'a str, &'a str, Option<&'a str>, &'a str);
+
+impl Authorities {
+    /// The files that every control plane has: what all of them share, and what is one's own.
+    fn control_plane(&self, identity: &Identity) -> Result<Vec<(String, String)>> {
+        let Self { cluster, front_proxy, etcd, .. } = self;
+        let mut files = Vec::new();
+        for (name, authority) in [("ca", cluster), ("front-proxy-ca", front_proxy), ("etcd/ca", etcd)] {
+            files.push((format!("{PKI}/{name}.crt"), authority.certificate.clone()));
+            files.push((format!("{PKI}/{name}.key"), authority.key_pem()));
+        }
+        files.push((format!("{PKI}/sa.pub"), self.service_accounts.public_key_pem()));
+        files.push((format!("{PKI}/sa.key"), self.service_accounts.serialize_pem()));
+
+        let client = |name: &str, group| leaf(name, group, Use::Client, Vec::new());
+        let etcd_names = identity.etcd_names();
+        let leaves = [
+            (cluster, "apiserver", leaf("kube-apiserver", None, Use::Server, identity.api_names())),
+            (cluster, "apiserver-kubelet-client", client("kube-apiserver-kubelet-client", Some(ADMINS))),
+            (front_proxy, "front-proxy-client", client("front-proxy-client", None)),
+            (etcd, "etcd/server", leaf(&identity.node, None, Use::Both, etcd_names.clone())),
+            (etcd, "etcd/peer", leaf(&identity.node, None, Use::Both, etcd_names)),
+            (etcd, "etcd/healthcheck-client", client("kube-etcd-healthcheck-client", None)),
+            (etcd, "apiserver-etcd-client", client("kube-apiserver-etcd-client", None)),
+        ];
+        for (authority, name, leaf) in leaves {
+            let (certificate, key) = authority.issue(&leaf, self.now)?;
+            files.push((format!("{PKI}/{name}.crt"), certificate));
+            files.push((format!("{PKI}/{name}.key"), key));
+        }
+        let users: [User<'_>; 3] = [
+            ("admin", "kubernetes-admin", Some(ADMINS), &identity.public),
+            ("controller-manager", "system:kube-controller-manager", None, &identity.local),
+            ("scheduler", "system:kube-scheduler", None, &identity.local),
+        ];
+        for user in users {
+            files.push(self.user(identity, user)?);
+        }
+        Ok(files)
+    }
+
+    /// A kubeconfig with its path.
+    fn user(&self, identity: &Identity, (file, user, group, server): User<'_>) -> Result<(String, String)> {
+        let (certificate, key) = self.cluster.issue(&leaf(user, group, Use::Client, Vec::new()), self.now)?;
+        let credentials = Credentials::Data { certificate: &certificate, key: &key };
+        let text =
+            kubeconfig::render(&identity.cluster, user, server, &self.cluster.certificate, &credentials);
+        Ok((format!("/etc/kubernetes/{file}.conf"), text))
+    }
+
+    /// The credentials of a node's kubelet in the cluster of `identity`.
+    fn kubelet(&self, identity: &Identity, node: &str) -> Result<Kubelet> {
+        let user = kubelet_user(node);
+        let (certificate, key) =
+            self.cluster.issue(&leaf(&user, Some(NODES), Use::Client, Vec::new()), self.now)?;
+        let render = |credentials: &_| {
+            let ca = &self.cluster.certificate;
+            kubeconfig::render(&identity.cluster, &user, &identity.public, ca, credentials)
+        };
+        Ok(Kubelet {
+            whole: render(&Credentials::Data { certificate: &certificate, key: &key }),
+            kubeconfig: render(&Credentials::File { path: KUBELET_CURRENT }),
+            pair: format!("{certificate}{key}"),
+        })
+    }
 }
 
 /// Whom the API takes a node's kubelet for
@@ -182,8 +230,13 @@ mod tests {
 
     use super::*;
 
+    fn all() -> Keys {
+        let second = Identity { node: "c-control-plane2".to_owned(), ..identity::example() };
+        generate(&identity::example(), &[second], ["c-worker"]).unwrap()
+    }
+
     fn keys() -> BTreeMap<String, String> {
-        generate(&identity::example(), ["c-worker"]).unwrap().files.into_iter().collect()
+        all().files.into_iter().collect()
     }
 
     #[test]
@@ -217,5 +270,27 @@ mod tests {
         for (path, content) in &first {
             assert_ne!(content, &second[path], "{path}");
         }
+    }
+    #[test]
+    fn control_planes_share_authorities_and_nothing_else() {
+        let Keys { files, mut followers, .. } = all();
+        let first: BTreeMap<_, _> = files.into_iter().collect();
+        let second = followers.remove("c-control-plane2").unwrap();
+        let shared: BTreeSet<_> = second
+            .files
+            .iter()
+            .filter(|(path, text)| first[path] == *text)
+            .map(|(path, _)| &path[..])
+            .collect();
+        let pki = |name: &str| format!("{PKI}/{name}");
+        let expected =
+            ["ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"];
+        let expected: Vec<_> = expected.iter().chain(&["sa.key", "sa.pub"]).map(|name| pki(name)).collect();
+        assert_eq!(shared.into_iter().collect::<Vec<_>>(), expected);
+        // The one of all groups is made by `kubeadm init` alone, and kubelet's after it has joined.
+        assert_eq!(second.files.len(), first.len() - 2);
+        assert!(second.kubelet.whole.contains("system:node:c-control-plane2"));
+        let worker = followers.remove("c-worker").unwrap();
+        assert_eq!(worker.files, [(pki("ca.crt"), first[&pki("ca.crt")].clone())]);
     }
 }

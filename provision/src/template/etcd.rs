@@ -1,7 +1,7 @@
 //! The little of etcd's API that templates need: read a range, put a value
 //! (<https://etcd.io/docs/v3.6/learning/api/>).
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Uri, uri::PathAndQuery};
@@ -31,6 +31,9 @@ const LARGEST_ANSWER: usize = 256 << 20;
 /// Requests under way at once. etcd writes those that come together as one.
 const PARALLEL: usize = 128;
 
+/// Between two tries of what nobody tells the time of.
+const SOON: Duration = Duration::from_millis(20);
+
 /// A connection to an etcd.
 #[derive(Clone, Debug)]
 pub(crate) struct Etcd {
@@ -39,10 +42,10 @@ pub(crate) struct Etcd {
 
 /// What proves to an etcd who asks: all in PEM.
 #[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) ca: String,
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Credentials {
+    pub(crate) ca: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -82,16 +85,7 @@ struct PutResponse {}
 impl Etcd {
     /// Connects to a member of a cluster, at its address.
     pub(super) async fn secure(address: SocketAddr, credentials: &Credentials) -> Result<Self, Cause> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(credentials.ca.as_bytes())?)?;
-        let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())?;
-        let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())?;
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = TlsConnector::from(Arc::new(config));
+        let connector = connector(credentials)?;
         let connect = move |_: Uri| {
             let connector = connector.clone();
             async move {
@@ -104,6 +98,25 @@ impl Etcd {
         };
         let endpoint = Endpoint::from_static("http://etcd");
         Ok(Self { channel: endpoint.connect_with_connector(tower::service_fn(connect)).await? })
+    }
+
+    /// Returns when a member of a cluster serves its clients. Never ends if it never does: callers bound it.
+    ///
+    /// # Errors
+    /// That the credentials cannot be used.
+    pub(crate) async fn serves(address: SocketAddr, credentials: &Credentials) -> Result<(), Cause> {
+        let connector = connector(credentials)?;
+        loop {
+            let connected = async {
+                let stream = TcpStream::connect(address).await?;
+                connector.connect(ServerName::from(address.ip()), stream).await
+            };
+            if connected.await.is_ok() {
+                return Ok(());
+            }
+            // Nothing tells when a process in another namespace begins to listen.
+            tokio::time::sleep(SOON).await;
+        }
     }
 
     /// Connects to an etcd that listens on a socket of this host.
@@ -151,6 +164,19 @@ impl Etcd {
             .await?;
         Ok(answer.into_inner())
     }
+}
+
+fn connector(credentials: &Credentials) -> Result<TlsConnector, Cause> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(credentials.ca.as_bytes())?)?;
+    let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// The first key that does not begin with `prefix`.

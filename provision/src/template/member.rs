@@ -69,7 +69,7 @@ impl Member {
         Self { key, origin, files, object }
     }
 
-    /// The same node in another cluster. `taints` are a control plane's own; none for other nodes, and for one that is
+    /// The same node in another cluster. `taints` are a control plane's own; `None` for other nodes, and for one that is
     /// alone.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Member {
         new: &Origin,
         keys: &Keys,
         ranges: &[IpNet],
-        taints: &[Value],
+        taints: Option<&[Value]>,
         created: Timestamp,
     ) -> Result<Begun, Cause> {
         let texts = self.origin.texts(new, keys);
@@ -89,9 +89,8 @@ impl Member {
         };
         let files = self.files.iter().map(|(path, text)| (path.clone(), renamed(text))).collect();
         let mut object: Value = serde_json::from_str(&renamed(&self.object.to_string()))?;
-        let is_control_plane = !taints.is_empty();
         let spec = object["spec"].as_object_mut().ok_or("a node's specification is not understood")?;
-        set_taints(spec, taints);
+        set_taints(spec, taints.unwrap_or_default());
         if let Some(first) = ranges.first() {
             spec.insert("podCIDR".to_owned(), json!(first.to_string()));
             let all: Vec<_> = ranges.iter().map(IpNet::to_string).collect();
@@ -104,7 +103,7 @@ impl Member {
         metadata.insert("creationTimestamp".to_owned(), json!(timestamp(created)));
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             labels.retain(|name, _| name != EXCLUDE_LABEL);
-            if is_control_plane {
+            if taints.is_some() {
                 labels.insert(EXCLUDE_LABEL.to_owned(), json!(""));
             }
         }
@@ -149,7 +148,7 @@ mod tests {
         }
     }
 
-    fn begun(node: &Value, ranges: &[IpNet], taints: &[Value]) -> (Value, Vec<(String, String)>) {
+    fn begun(node: &Value, ranges: &[IpNet], taints: Option<&[Value]>) -> (Value, Vec<(String, String)>) {
         let files = vec![("/f".to_owned(), "--node-ip=172.30.0.3 https://a-control-plane:6443".to_owned())];
         let member = Member::new(TemplateKey::default(), origin("a", "172.30.0.3"), files, node);
         let begun =
@@ -180,7 +179,7 @@ mod tests {
     #[test]
     fn a_node_keeps_what_it_was_asked_for_and_is_another() {
         let range = "10.244.2.0/24".parse().unwrap();
-        let (object, files) = begun(&node(), &[range], &[]);
+        let (object, files) = begun(&node(), &[range], None);
         assert_eq!(files[0].1, "--node-ip=172.30.9.4 https://b-control-plane:6443");
         let metadata = &object["metadata"];
         assert_eq!(metadata["labels"], json!({ "kubernetes.io/hostname": "b-worker", "mine": "yes" }));
@@ -198,7 +197,7 @@ mod tests {
     #[test]
     fn a_control_plane_beside_others_is_marked_as_one() {
         let taint = json!({ "key": CONTROL_PLANE_TAINT, "effect": "NoSchedule" });
-        let (object, _) = begun(&node(), &[], std::slice::from_ref(&taint));
+        let (object, _) = begun(&node(), &[], Some(std::slice::from_ref(&taint)));
         assert_eq!(object["metadata"]["labels"][EXCLUDE_LABEL], "");
         assert_eq!(object["spec"]["taints"], json!([{ "key": "mine", "effect": "NoExecute" }, taint]));
         assert_eq!(object["spec"].get("podCIDR"), None);

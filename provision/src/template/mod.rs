@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::{
-    etcd::{Cause, Etcd, KeyValue},
+    etcd::{Cause, Credentials, Etcd, KeyValue},
     member::{CONTROL_PLANE_TAINT, EXCLUDE_LABEL, Member},
     origin::Origin,
     seed::{Seed, read},
@@ -84,8 +84,8 @@ pub(crate) struct Newcomer<'a> {
     pub(crate) token: &'a str,
     /// The pod ranges of the first node, if they are known already.
     pub(crate) ranges: Vec<IpNet>,
-    /// The taints of the first node as a control plane, which are nobody's wish where it is alone.
-    pub(crate) taints: Vec<Value>,
+    /// The taints of the first node as a control plane; `None` where it is alone, and is to run everything.
+    pub(crate) taints: Option<Vec<Value>>,
     /// All other nodes.
     pub(crate) followers: Vec<Follower>,
 }
@@ -99,9 +99,16 @@ pub(crate) struct Follower {
     pub(crate) origin: Origin,
     /// Its pod ranges, if they are known already.
     pub(crate) ranges: Vec<IpNet>,
+    /// Its taints as a control plane, if it is one.
+    pub(crate) taints: Option<Vec<Value>>,
 }
 
 impl Template {
+    /// Whether it holds a node of this kind that follows the first.
+    pub(crate) fn knows(&self, follower: &TemplateKey) -> bool {
+        self.followers.iter().any(|known| known.key == *follower)
+    }
+
     /// A file of the first node, as it was in the cluster that all comes from.
     pub(crate) fn file(&self, path: &str) -> Option<&str> {
         self.first.files.iter().find(|(other, _)| other == path).map(|(_, text)| text.as_str())
@@ -113,7 +120,7 @@ impl Template {
     /// What is not understood, or that the kernel gives no randomness.
     pub(crate) fn beginning(&self, new: &Newcomer<'_>) -> Result<Beginning, Cause> {
         let Newcomer { origin, keys, token, .. } = *new;
-        let alone = new.followers.is_empty();
+        let alone = new.taints.is_none();
         let created = Timestamp::now();
         let all = || self.objects.iter().chain(&self.pods);
         let old: Vec<_> = all().filter_map(|object| object::uid(&object.value)).collect();
@@ -133,15 +140,15 @@ impl Template {
             values.extend(bound.ok_or_else(|| puzzling(&pod.key))?);
         }
         values.extend(bootstrap_token(token, created));
-        let taints = if alone { &[][..] } else { &new.taints };
-        let first = self.first.begin(origin, keys, &new.ranges, taints, created)?;
+        let first = self.first.begin(origin, keys, &new.ranges, new.taints.as_deref(), created)?;
         values.push(first.value);
         let mut followers = BTreeMap::new();
         let mut ranges = BTreeMap::from([(origin.node.clone(), new.ranges.clone())]);
         for follower in &new.followers {
             let known = self.followers.iter().find(|known| Some(&known.key) == follower.key.as_ref());
             let Some(known) = known else { continue };
-            let begun = known.begin(&follower.origin, keys, &follower.ranges, &[], created)?;
+            let begun =
+                known.begin(&follower.origin, keys, &follower.ranges, follower.taints.as_deref(), created)?;
             values.push(begun.value);
             followers.insert(follower.origin.node.clone(), begun.files);
             ranges.insert(follower.origin.node.clone(), follower.ranges.clone());

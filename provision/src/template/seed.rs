@@ -111,13 +111,14 @@ impl Template {
             key: Some(member.key.clone()),
             origin: another(member),
             ranges: Vec::new(),
+            taints: None,
         });
         let newcomer = Newcomer {
             origin: &another(&self.first),
             keys: &keys,
             token: "",
             ranges: Vec::new(),
-            taints: Vec::new(),
+            taints: None,
             followers: followers.collect(),
         };
         let beginning = self.beginning(&newcomer)?;
