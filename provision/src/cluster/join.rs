@@ -16,7 +16,7 @@ use super::{
     inside,
     kubernetes::node_url,
     node::{ADMIN_CONF, StartedNode, Surroundings},
-    start::FromFollower,
+    start::{FromFollower, Start},
     template_boot,
 };
 use crate::{Paths, Reporter, Result, config, kubeadm::KubernetesVersion, state::NodeRole, trace};
@@ -95,7 +95,7 @@ impl<'a> Followers<'a> {
                 let all = known.into_iter().map(|(node, from)| follow_control_plane(node, from));
                 return try_join_all(all).await.map(drop);
             }
-            trace::step("", "share keys").over(async { share_keys(nodes) }).await?;
+            trace::step("", "share keys").over(async { share_keys(nodes, &around.start) }).await?;
             if joins_in_parallel(nodes) {
                 return try_join_all(of(NodeRole::ControlPlane).map(join_control_plane)).await.map(drop);
             }
@@ -207,16 +207,23 @@ fn joins_in_parallel(nodes: &[StartedNode]) -> bool {
     })
 }
 
-/// Copies the keys of the cluster from its first node to the other control planes.
-fn share_keys(nodes: &[StartedNode]) -> Result<()> {
+/// Copies the keys of the cluster from its first node to the other control planes, if they have not been there from the start.
+fn share_keys(nodes: &[StartedNode], start: &Start) -> Result<()> {
     let Some(first) = nodes.iter().find(|node| node.plan.first) else {
         return Ok(());
     };
+    let lacks = |node: &&StartedNode| {
+        let plan = &node.plan;
+        plan.role == NodeRole::ControlPlane && !plan.first && start.keys_to_join(plan).is_empty()
+    };
+    let others: Vec<_> = nodes.iter().filter(lacks).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
     for file in KEYS {
         let path = format!("{PKI}/{file}");
         let content = inside::read(&first.process, &first.plan.name, &path)?;
-        let others = nodes.iter().filter(|node| node.plan.role == NodeRole::ControlPlane && !node.plan.first);
-        for node in others {
+        for node in &others {
             inside::write_private(&node.process, &node.plan.name, &path, &content)?;
         }
     }

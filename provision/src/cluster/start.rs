@@ -389,7 +389,7 @@ impl Start {
     }
 
     /// Keys that `kubeadm join` finds in a control plane, and does not make. A worker has none.
-    fn keys_to_join(&self, plan: &NodePlan) -> &[(String, String)] {
+    pub(super) fn keys_to_join(&self, plan: &NodePlan) -> &[(String, String)] {
         let keys = match self {
             Self::Kubeadm { keys: Some(keys), .. } => keys,
             Self::Template(from) => &from.keys,

@@ -231,7 +231,8 @@ mod tests {
     use super::*;
 
     fn all() -> Keys {
-        let second = Identity { node: "c-control-plane2".to_owned(), ..identity::example() };
+        let mut second = identity::example();
+        "c-control-plane2".clone_into(&mut second.node);
         generate(&identity::example(), &[second], ["c-worker"]).unwrap()
     }
 
