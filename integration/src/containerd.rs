@@ -1,4 +1,4 @@
-//! A containerd of the host's own, which the tests run: the one of the node image, on a socket of its own.
+//! A containerd of the host's own, which the tests run: that of the node image, or an old one, on a socket of its own.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,18 +26,25 @@ pub struct HostContainerd {
 }
 
 impl HostContainerd {
-    /// Starts the containerd of an image that the store at `state_root` has unpacked, with all that it keeps in `directory`.
+    /// Where the programs of the node image are that the store at `state_root` has unpacked.
     ///
     /// # Panics
-    /// When there is none, or it does not start.
+    /// When there is none.
     #[must_use]
-    pub fn start(state_root: &Path, directory: &Path) -> Self {
+    pub fn programs(state_root: &Path) -> PathBuf {
         let layers = fs_err::read_dir(state_root.join("images/layers")).expect("a store with layers");
-        let programs = layers.map(|layer| layer.expect("an entry").path().join("fs/usr/local/bin"));
-        let programs = programs
-            .into_iter()
+        let mut programs = layers.map(|layer| layer.expect("an entry").path().join("fs/usr/local/bin"));
+        programs
             .find(|programs| programs.join("containerd").is_file())
-            .expect("a node image that is unpacked");
+            .expect("a node image that is unpacked")
+    }
+
+    /// Starts the containerd among `programs`, with all that it keeps in `directory`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(programs: &Path, directory: &Path) -> Self {
         let home = directory.join("containerd");
         fs_err::create_dir(&home).expect("a directory in a directory of ours");
         let (config, socket) = (home.join("config.toml"), home.join("containerd.sock"));
@@ -48,7 +55,7 @@ impl HostContainerd {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs_err::File::create(home.join("log")).expect("a file").into_parts().0);
         let child = command.spawn().expect("containerd starts");
-        let mut host = Self { child, programs, socket };
+        let mut host = Self { child, programs: programs.to_owned(), socket };
         let deadline = Instant::now() + START;
         while host.ctr(&["version"]).code() != 0 {
             let ended = host.child.try_wait().expect("a child of ours");

@@ -21,6 +21,7 @@ pub mod host;
 pub mod hub;
 pub mod kiln;
 pub mod kind_image;
+pub mod loading;
 pub mod namespace;
 pub mod oracle;
 pub mod outside;

@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use kiln_integration::{
-    Cluster, Fixture, HostContainerd, Kiln, Outside, Steps, TestImage, api,
+    Cluster, Fixture, HostContainerd, Outside, Steps, api,
     cluster::{BUSYBOX, has_condition, http_get, items},
     disk,
     kiln::LONG,
-    outside,
+    loading, outside,
 };
 
 #[path = "one_node/inspection.rs"]
@@ -29,7 +29,8 @@ fn one_node_serves_its_user_and_leaves_nothing() {
         cluster_is_as_it_should_be(&fixture, &mut steps);
         node_can_be_entered(&fixture, &mut steps);
         workloads_run(&fixture, &mut steps);
-        images_are_loaded(&fixture, &mut steps);
+        let host = HostContainerd::programs(fixture.state_root());
+        loading::into_node(&fixture, CLUSTER, NODE, &host, &mut steps);
         inspection::steps(&fixture, &mut steps);
         others_are_unharmed(&fixture, &mut steps);
         steps.step("delete removes it", || delete(&fixture));
@@ -267,101 +268,6 @@ fn workloads_run(fixture: &Fixture, steps: &mut Steps) {
             kiln.run(&["exec", NODE, "--", "timeout", "10", "bash", "-c", &script]).succeeded().stdout();
         assert!(answer.contains(outside::GREETING), "from the node: {answer}");
         assert_eq!(outside.take_peers(), [outside.host(); 2], "untranslated sources");
-    });
-}
-
-fn images_are_loaded(fixture: &Fixture, steps: &mut Steps) {
-    const FIRST: &str = "example.org/it/first:1";
-    const SECOND: &str = "example.org/it/second:1";
-    let kiln = fixture.kiln();
-    // A static program that the tests have at hand.
-    let image = TestImage::new(&fs_err::read(kiln.binary()).expect("the binary is there"));
-    let file = fixture.directory().join("image.tar");
-    fs_err::write(&file, image.docker_archive(FIRST)).expect("the directory is ours");
-    let file = file.to_str().expect("a path of ours is text");
-    let before = disk::store_contents(fixture.state_root());
-    let load = |args: &[&str], input: &[u8]| {
-        let mut all = vec!["load", "image-archive", "--name", CLUSTER];
-        all.extend(args);
-        let finished = kiln.run_with(&all, input, LONG);
-        assert!(finished.stdout().is_empty(), "progress is for stderr:\n{}", finished.report());
-        finished
-    };
-    let listed = |name: &str| {
-        let list = kiln.run(&["images", "ls", "--node", NODE, "-o", "json"]).succeeded();
-        let list: serde_json::Value = serde_json::from_slice(list.bytes()).expect("it is JSON");
-        list.as_array().into_iter().flatten().any(|image| image["name"] == name)
-    };
-    let run = |pod: &str, name: &str| {
-        let image = format!("--image={name}");
-        let args = ["run", pod, &image, "--restart=Never", "--image-pull-policy=Never", "--", "version"];
-        let _ = kiln.kubectl(CLUSTER, &args).succeeded();
-        let object = format!("pod/{pod}");
-        let args = ["wait", "--for=jsonpath={.status.phase}=Succeeded", &object, "--timeout=60s"];
-        let _ = kiln.kubectl(CLUSTER, &args).succeeded();
-        let told = kiln.kubectl(CLUSTER, &["logs", pod]).succeeded().stdout();
-        assert!(told.contains("kiln"), "{told}");
-        let _ = kiln.kubectl(CLUSTER, &["delete", &object, "--grace-period=0", "--force"]).succeeded();
-    };
-    steps.step("an image is loaded from a file, and pods run it at once", || {
-        assert!(!listed(FIRST), "it is there before it was loaded");
-        let finished = load(&[file], b"").succeeded();
-        assert!(finished.stderr().contains(&format!("{FIRST:?} into node {NODE}")), "{}", finished.report());
-        assert!(listed(FIRST), "{}", finished.report());
-        run("first", FIRST);
-    });
-    steps.step("what a node has is not sent again", || {
-        let finished = load(&[file, "--nodes", NODE], b"").succeeded();
-        let present = format!("Image {FIRST:?} (ID {}): present on node {NODE}", image.id());
-        assert!(finished.stderr().contains(&present), "{}", finished.report());
-        assert!(!finished.stderr().contains("Loading"), "{}", finished.report());
-    });
-    steps.step("another is loaded from standard input and unpacked, an index with an absent variant", || {
-        let archive = image.oci_archive(SECOND);
-        let finished = load(&["-", "--unpack", "-v", "1"], &archive).succeeded();
-        // The layer is the first image's, and is there: only the documents are new.
-        let sent = finished.stderr().lines().find_map(|line| {
-            line.split_once(" bytes sent to node")?.0.rsplit(' ').next()?.parse::<u64>().ok()
-        });
-        assert!(sent.is_some_and(|bytes| bytes > 0 && bytes < 10_000), "{}", finished.report());
-        assert!(listed(SECOND), "{}", finished.report());
-        run("second", SECOND);
-        let finished = load(&["-", "--unpack"], &archive).succeeded();
-        assert!(finished.stderr().contains("present on node"), "{}", finished.report());
-    });
-    steps.step("an image comes from the host's containerd, of whatever namespace", || {
-        const THIRD: &str = "example.org/it/third:1";
-        let image = TestImage::new(b"of containerd");
-        let archive = fixture.directory().join("third.tar");
-        fs_err::write(&archive, image.oci_archive(THIRD)).expect("the directory is ours");
-        let host = HostContainerd::start(fixture.state_root(), fixture.directory());
-        let archive = archive.to_str().expect("a path of ours is text");
-        let _ = host.ctr(&["-n", "moby", "images", "import", "--no-unpack", archive]).succeeded();
-        let kiln = kiln.with_env("CONTAINERD_ADDRESS", host.socket());
-        let load = |kiln: &Kiln, name| kiln.run(&["load", "docker-image", "-n", CLUSTER, name]);
-        let finished = load(&kiln, THIRD).succeeded();
-        let from = format!("Image {THIRD:?} comes from containerd (namespace moby)");
-        assert!(finished.stderr().contains(&from), "{}", finished.report());
-        assert!(listed(THIRD), "{}", finished.report());
-        let finished = load(&kiln, THIRD).succeeded();
-        assert!(finished.stderr().contains("present on node"), "{}", finished.report());
-        let elsewhere = kiln.with_env("CONTAINERD_NAMESPACE", "default");
-        load(&elsewhere, "localhost:9/it/none:1").refused(&["containerd", "does not have it"]);
-        let _ = kiln.run(&["exec", NODE, "--", "crictl", "rmi", THIRD]).succeeded();
-    });
-    steps.step("what cannot be loaded is refused", || {
-        load(&["-"], b"no archive").refused(&["standard input is not an image archive"]);
-        let archive = image.docker_archive("example.org/it/none:1");
-        load(&["-"], &archive[..archive.len() / 2]).refused(&["standard input is truncated"]);
-        load(&["/nonexistent.tar"], b"").refused(&["/nonexistent.tar"]);
-        load(&[file, "--nodes", "it-none"], b"").refused(&["unknown node: \"it-none\""]);
-        // Nothing listens there, so a pull fails at once.
-        let missing = kiln.run(&["load", "docker-image", "-n", CLUSTER, "localhost:9/it/none:1"]);
-        missing.refused(&["localhost:9/it/none:1", "image store"]);
-        kiln.run(&["load", "image-archive", "-n", "it-none", file]).refused(&["no nodes found", "it-none"]);
-    });
-    steps.step("loading leaves nothing in the host's store", || {
-        assert_eq!(disk::store_contents(fixture.state_root()), before, "the store has changed");
     });
 }
 

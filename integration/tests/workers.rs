@@ -6,12 +6,9 @@ use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 use kiln_integration::{
     Cluster, Fixture, Steps,
     cluster::{BUSYBOX, has_condition, items},
-    disk, fixture,
+    disk, fixture, loading,
 };
 use serde_json::json;
-
-#[path = "workers/loading.rs"]
-mod loading;
 
 const CLUSTER: &str = "it-many";
 const NODES: [&str; 3] = ["it-many-control-plane", "it-many-worker", "it-many-worker2"];
@@ -24,7 +21,7 @@ fn workers_join_and_their_pods_reach_each_other() {
         nodes_are_as_configured(&fixture, &mut steps);
         pods_reach_each_other(&fixture, &mut steps);
         steps.step("a node that gets another pod range is reached there", || range_changes(&fixture));
-        loading::steps(&fixture, &mut steps);
+        loading::into_nodes(&fixture, CLUSTER, NODES, &mut steps);
         shared_files_survive(&fixture, &mut steps);
         steps.step("delete removes all nodes", || {
             let finished = fixture.delete(CLUSTER);
