@@ -12,7 +12,7 @@ use kiln_integration::{
     Cluster, Fixture, Registry, Steps, Tools,
     disk::{linked_files, own_bytes, store_contents},
     kiln::LONG,
-    kind_image::{self, ENTRYPOINT_SAYS},
+    kind_image::{self, ENTRYPOINT_SAYS, UNPACKING},
 };
 
 const MAKER: &str = "it-maker";
@@ -21,8 +21,6 @@ const CLUSTERS: [&str; 2] = ["it-kind", "it-kind-2"];
 /// Made when they are there.
 const LATER: &str = "it-kind-3";
 const OWN_IMAGE: &str = "kiln/node:v1.34.4";
-/// What is said when images are unpacked, and at no other time.
-const UNPACKING: &str = "Unpacking the images in";
 /// What of containerd's a node may have for itself: its databases and what its containers write.
 const OWN_LIMIT: u64 = 5 << 20;
 
@@ -38,7 +36,7 @@ fn images_to_the_contract_of_kind_run_unchanged() {
         steps.step("it has what kind expects of a node image", || carries_all(&fixture));
     }
     if steps.step("an image to the contract is in a registry", || {
-        image = kind_image::push(&fixture, &tools, &registry, MAKER, OWN_IMAGE);
+        image = kind_image::push(&fixture, &tools, &registry, (MAKER, OWN_IMAGE), None);
     }) {
         steps.step("one whose containerd does not run, and one for other hosts are refused", || {
             refused(&fixture, &tools, &registry, &image);
@@ -58,7 +56,7 @@ fn images_to_the_contract_of_kind_run_unchanged() {
             for cluster in CLUSTERS.iter().chain([&LATER]) {
                 let _ = fixture.delete(cluster);
             }
-            remove_images(&fixture, &registry);
+            kind_image::remove(&fixture, &registry);
             let left = Contents::of(&fixture);
             assert_eq!(left.added_to(&before), Vec::<PathBuf>::new());
         });
@@ -78,19 +76,6 @@ impl Contents {
     fn added_to(&self, before: &Self) -> Vec<PathBuf> {
         self.0.difference(&before.0).cloned().collect()
     }
-}
-
-fn remove_images(fixture: &Fixture, registry: &Registry) {
-    let kiln = fixture.kiln();
-    let listed = kiln.run(&["images", "ls", "--host", "-o", "json"]).succeeded();
-    let listed: serde_json::Value = serde_json::from_slice(listed.bytes()).expect("a listing");
-    let ours = registry.name("");
-    let names = listed.as_array().into_iter().flatten().filter_map(|image| image["name"].as_str());
-    let names: Vec<&str> = names.filter(|name| name.starts_with(&ours)).collect();
-    assert!(!names.is_empty(), "{listed}");
-    let mut args = vec!["images", "rm"];
-    args.extend(names);
-    let _ = kiln.run(&args).succeeded();
 }
 
 /// Files that kind, its users' scripts or its node images' own parts look for.
@@ -163,8 +148,9 @@ fn refused(fixture: &Fixture, tools: &Tools, registry: &Registry, image: &str) {
         finished
     };
     let broken = registry.name("kindest/node:broken");
-    let program = ("usr/local/bin/containerd", 0o755, "#!/bin/sh\necho cannot begin >&2\nexit 3\n");
-    kind_image::push_with_file(fixture, tools, image, &broken, program);
+    let program = b"#!/bin/sh\necho cannot begin >&2\nexit 3\n".to_vec();
+    let program = ("usr/local/bin/containerd".to_owned(), 0o755, program);
+    kind_image::push_with_files(fixture, tools, image, &broken, &[program]);
     create(&broken).refused(&["failed to unpack the images in", &broken, "cannot begin", "containerd"]);
 
     let foreign = registry.name("kindest/node:foreign");

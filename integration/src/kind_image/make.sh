@@ -9,7 +9,9 @@ work=/var/tmp/kind
 root=$work/root
 socket=/run/kind-containerd.sock
 own() { ctr -n k8s.io "$@"; }
-kinds() { ctr -a "$socket" -n k8s.io "$@"; }
+# The image's containerd may be another one than the node's.
+programs=$root/usr/local/bin:$PATH
+kinds() { PATH=$programs ctr -a "$socket" -n k8s.io "$@"; }
 
 mkdir -p "$root/var/lib/containerd" "$root/kind/images"
 cat >"$work/containerd.toml" <<END
@@ -20,7 +22,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [grpc]
   address = "$socket"
 END
-containerd --config "$work/containerd.toml" &>"$work/containerd.log" &
+PATH=$programs containerd --config "$work/containerd.toml" &>"$work/containerd.log" &
 daemon=$!
 until kinds version &>/dev/null; do
   kill -0 "$daemon" || { cat "$work/containerd.log" >&2; exit 1; }
@@ -66,7 +68,7 @@ wait "$daemon" || true
 pause=$(own images ls -q | grep /pause:)
 sed -i "s|@SANDBOX_IMAGE@|$pause|" "$root/etc/containerd/config.toml"
 # What containers begin with, and a hook that shows them the node's product files.
-own oci spec | jq 'del(.process.rlimits)
+kinds oci spec | jq 'del(.process.rlimits)
   | .hooks.createContainer = [{ path: "/kind/bin/mount-product-files.sh" }]' >"$root/etc/containerd/cri-base.json"
 # Of the layers below, nothing of containerd's shows through.
 touch "$root/var/lib/containerd/.wh..wh..opq"
