@@ -190,6 +190,13 @@ pub(crate) fn or_skip<T>(prepared: Result<T, String>) -> Option<T> {
         .ok()
 }
 
+/// A directory for what took long to make or to fetch: it stays in the target directory that the test was built in.
+pub(crate) fn kept(name: &str) -> Result<PathBuf, String> {
+    let test = std::env::current_exe().map_err(|error| format!("no path of the test itself: {error}"))?;
+    let target = test.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
+    Ok(target.unwrap_or(Path::new("/tmp")).join(name))
+}
+
 fn prepare() -> Result<(PathBuf, TempDir, File), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("it needs root".to_owned());

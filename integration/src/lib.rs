@@ -15,6 +15,7 @@ pub mod api;
 pub mod archive;
 pub mod cluster;
 pub mod containerd;
+pub mod debian;
 pub mod disk;
 pub mod fixture;
 pub mod host;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    fixture::or_skip,
+    fixture::{kept, or_skip},
     kiln::LONG,
     running::{Finished, Running},
 };
@@ -44,9 +44,7 @@ impl Tools {
     }
 
     fn build() -> Result<Self, String> {
-        let test = std::env::current_exe().map_err(|error| format!("no path of the test itself: {error}"))?;
-        let target = test.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
-        let directory = target.unwrap_or(Path::new("/tmp")).join("go-tools");
+        let directory = kept("go-tools")?;
         Ok(Self { registry: built(&directory, REGISTRY)?, crane: built(&directory, CRANE)? })
     }
 
