@@ -23,6 +23,8 @@ mod content;
 mod derived;
 mod digest;
 mod docker_archive;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod index;
 mod inode;
 mod located;

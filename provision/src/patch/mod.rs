@@ -7,6 +7,8 @@
 //! united.
 
 mod containerd;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod kubeadm;
 mod merge;
 mod object;
