@@ -64,18 +64,15 @@ impl Reference {
         self.digest
     }
 
-    /// The name as people write it: without `docker.io` and `library`.
+    /// The name as people write it: without `docker.io` and `library`, unless it would mean something else then.
     #[must_use]
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        match full.strip_prefix(DEFAULT_DOMAIN).and_then(|rest| rest.strip_prefix('/')) {
-            // A repository of deeper levels keeps `library/`: without it, its next part could read as a domain.
-            Some(path) => match path.strip_prefix(OFFICIAL) {
-                Some(name) if !self.path[OFFICIAL.len()..].contains('/') => name.to_owned(),
-                _ => path.to_owned(),
-            },
-            None => full,
-        }
+        let short = full.strip_prefix(DEFAULT_DOMAIN).and_then(|rest| rest.strip_prefix('/'));
+        let shorter = short.and_then(|short| short.strip_prefix(OFFICIAL));
+        // What comes first then could read as a registry, or as an image ID.
+        let is_this = |form: &&str| parse(form).is_ok_and(|read| read == *self);
+        [shorter, short].into_iter().flatten().find(is_this).unwrap_or(&full).to_owned()
     }
 }
 
@@ -247,6 +244,9 @@ mod tests {
             ("Host/a", "Host/a:latest", "Host/a:latest"),
             ("a--b/c__d.e", "docker.io/a--b/c__d.e:latest", "a--b/c__d.e:latest"),
             ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+            ("docker.io/localhost/a", "docker.io/localhost/a:latest", "docker.io/localhost/a:latest"),
+            ("docker.io/a.b", "docker.io/library/a.b:latest", "a.b:latest"),
         ];
         for (given, full, familiar) in cases {
             let reference = Reference::try_new(given).unwrap();
@@ -254,6 +254,8 @@ mod tests {
             assert_eq!(reference.familiar(), familiar, "{given}");
             assert_eq!(Reference::try_new(familiar).unwrap(), reference, "{given}");
         }
+        let like_an_id = format!("library/{HEX}:1");
+        assert_eq!(Reference::try_new(&like_an_id).unwrap().familiar(), like_an_id);
     }
 
     #[test]
