@@ -37,11 +37,13 @@ impl Problems {
         // Stable, and what has no place comes last.
         problems.sort_by_key(|problem| (problem.at.is_none(), problem.at));
         problems.dedup();
+        // To YAML, a lone carriage return ends a line too.
+        let lines: Vec<_> = text.lines().flat_map(|line| line.split('\r')).collect();
         let excerpt = |at: Position| {
-            let line = text.lines().nth(at.line.checked_sub(1)?)?;
+            let line = lines.get(at.line.checked_sub(1)?)?;
             let fits =
                 !line.trim().is_empty() && line.len() <= MAX_EXCERPT && !line.contains(char::is_control);
-            fits.then(|| line.to_owned())
+            fits.then(|| (*line).to_owned())
         };
         let list = problems
             .into_iter()
@@ -157,5 +159,13 @@ mod tests {
             two.to_string(),
             "2 problems\nline 1, column 1: first\n  1 | a: 1\n    | ^\nline 2, column 3: second\n  2 |   bad: 2\n    |   ^"
         );
+    }
+
+    #[test]
+    fn lines_end_where_yaml_ends_them() {
+        let at = Some(Position { line: 3, column: 1 });
+        let problem = Problem { at, message: "what is it".to_owned(), hint: None };
+        let shown = Problems::new(vec![problem], "a: 1\r\nb: 2\rc\nd: 4\n").to_string();
+        assert_eq!(shown, "line 3, column 1: what is it\n  3 | c\n    | ^");
     }
 }
