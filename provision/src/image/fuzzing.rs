@@ -36,6 +36,10 @@ pub fn unpack_layer(blob: &[u8], media_type: &str, root: BorrowedFd<'_>, limits:
     let compression = Compression::of_layer(media_type).ok_or(io::ErrorKind::Unsupported)?;
     let Limits { bytes, entries, depth } = limits;
     let limits = unpack::Limits { bytes, entries, depth, ..unpack::Limits::DEFAULT };
+    if compression == Compression::None {
+        // Without the other thread, which would be most of the time of a small layer.
+        return extract_limited(blob, root, limits, &mut None);
+    }
     decompress(blob, compression, bytes, |archive| extract_limited(archive, root, limits, &mut None))
         .map(drop)
 }
