@@ -19,11 +19,14 @@ CLUSTER ?= kind
 # How often `make bench` creates a cluster of one node, and one of each other shape.
 RUNS ?= 5
 RUNS_MULTI ?= 3
+# How long each fuzz target runs, and where it leaves what it finds.
+SECONDS ?= 20
+FUZZ := $(TARGET)/fuzz
 # Where `make man` writes to.
 MANDIR ?= $(TARGET)/man
 
-.PHONY: help cluster node-image build man test lint fmt deny unit integration test-vm bench fuzz clean \
-	setup-build setup-test setup-bench
+.PHONY: help cluster node-image build man test lint fmt deny unit fuzz damage integration test-vm bench clean \
+	setup-build setup-test setup-fuzz setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,27 +54,40 @@ test: setup-build setup-test ## pass every test
 	$(MAKE) lint
 	$(MAKE) deny
 	$(MAKE) unit
+	$(MAKE) fuzz
 	$(MAKE) node-image
 	$(MAKE) integration
 	$(MAKE) test-vm
 
 lint: setup-test ## check format, lints and scripts
 	cargo fmt --all --check
-	cargo clippy --release $(LOCKED) --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --release $(LOCKED) --workspace --all-targets --features kiln-provision/fuzzing -- -D warnings
 	shellcheck scripts/*.sh .ci/run integration/src/kind_image/{make.sh,mount-product-files.sh,entrypoint}
 
 fmt: ## format the sources
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 deny: ## check licences, sources and duplicates of dependencies
 	@command -v cargo-deny >/dev/null || test -x $(TOOLS)/bin/cargo-deny || \
 		{ echo "installing cargo-deny (some minutes, once)"; \
 		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-deny@^0.20'; }
-	PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) check --hide-inclusion-graph bans licenses sources
+	for manifest in Cargo.toml fuzz/Cargo.toml; do PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) \
+		--manifest-path $$manifest check --config deny.toml --hide-inclusion-graph bans licenses sources; done
 
 unit: setup-build setup-test ## tests of the crates, some of which need root
 	KILN_REQUIRE_ROOT_TESTS=1 KILN_REQUIRE_SHELLS=1 $(CARGO_TEST) --workspace --exclude kiln-integration
 	$(CARGO_TEST) -p kiln-integration --lib --bins
+
+# Not in the target directory itself: what is built here is instrumented.
+fuzz: setup-build setup-fuzz ## fuzz layers, images, configurations, patches and names, SECONDS each
+	PATH="$(TOOLS)/bin:$$PATH" scripts/fuzz.sh $(SECONDS) $(FUZZ)
+
+# Tests of damaged input, CASES of each: for longer than `make unit` takes for them.
+CASES ?= 100000
+damage: setup-build ## damage archives, images, configurations and patches, CASES times each
+	KILN_DAMAGE_CASES=$(CASES) $(CARGO_TEST) -p kiln-provision --lib -- damage
 
 # After `unit`, which may have linked a binary of its own in the place of the static one.
 integration: node-image ## tests with real clusters
@@ -92,11 +108,6 @@ bench: node-image setup-bench ## create clusters, load images, print how long it
 	cargo bench $(LOCKED) -p kiln-provision --bench unpack
 	cargo bench $(LOCKED) -p kiln-network --bench wiring
 
-# The tests of damaged input, CASES of each: for longer than `make unit` takes for them.
-CASES ?= 100000
-fuzz: setup-build ## damage archives, images, configurations and patches, CASES times each
-	KILN_FUZZ_CASES=$(CASES) $(CARGO_TEST) -p kiln-provision --lib -- damage
-
 clean: ## remove what cargo has built
 	cargo clean
 
@@ -105,6 +116,12 @@ setup-build:
 
 setup-test:
 	@scripts/setup.sh test lint
+
+setup-fuzz:
+	@scripts/setup.sh fuzz
+	@command -v cargo-fuzz >/dev/null || test -x $(TOOLS)/bin/cargo-fuzz || \
+		{ echo "installing cargo-fuzz (a minute or two, once)"; \
+		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-fuzz@^0.13'; }
 
 # skopeo and umoci are only compared with: a host that cannot have them goes without.
 setup-bench: setup-test

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what a part of the project needs and is not there yet, and checks the tool chains.
-# usage: setup.sh build|test|vm|lint|bench …
+# usage: setup.sh build|test|vm|lint|fuzz|bench …
 # Exit code 3: the host cannot have it (no apt, or a package that cannot be had).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +12,8 @@ packages_for() {
     # What the tests use to look at the host and to make network namespaces of their own, and shells that complete.
     test) echo iproute2 nftables util-linux bsdutils procps zsh fish ;;
     lint) echo shellcheck ;;
+    # libFuzzer is C++.
+    fuzz) echo g++ ;;
     # What unpacking is compared with.
     bench) echo tar gzip skopeo umoci ;;
     # The emulator, and what its disks are made with.
@@ -65,7 +67,7 @@ check_toolchains() {
   if [ "$(go env GOTOOLCHAIN)" = local ]; then at_least Go "${have#go}" "$want"; fi
 }
 
-[ $# -gt 0 ] || { echo "usage: setup.sh build|test|vm|lint|bench …" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: setup.sh build|test|vm|lint|fuzz|bench …" >&2; exit 2; }
 packages=()
 for part in "$@"; do
   read -ra names <<<"$(packages_for "$part")"

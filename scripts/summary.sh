@@ -6,6 +6,9 @@ set -euo pipefail
 awk -v code="$2" '
   # test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
   /^test result: / { passed += $4; failed += $6; skipped += $8 }
+  # fuzz layer: 12345 runs in 21 s
+  /^fuzz [a-z]+: [0-9]+ runs in / { passed += 1 }
+  /^fuzz [a-z]+: FAILED/ { failed += 1 }
   /^VM-OK/ { passed += 1 }
   /^VM-FAILED/ { failed += 1 }
   /^VM-SKIPPED/ { skipped += 1 }

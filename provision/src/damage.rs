@@ -2,10 +2,10 @@
 
 use proptest::{prelude::*, sample::Index};
 
-/// How many cases a test of damaged input tries: its own number, or what `KILN_FUZZ_CASES` says, for who wants to try it
-/// for longer (`make fuzz`).
+/// How many cases a test of damaged input tries: its own number, or what `KILN_DAMAGE_CASES` says, for who wants to try
+/// it for longer (`make damage`).
 pub(crate) fn cases(own: u32) -> u32 {
-    std::env::var("KILN_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(own)
+    std::env::var("KILN_DAMAGE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(own)
 }
 
 /// One thing that happens to a sequence of bytes.

@@ -92,7 +92,7 @@ fn the_corpus_is_sound() {
 }
 
 proptest! {
-    // What a fuzzer would do, for a bounded time and without its tools.
+    // What the fuzz target does as well, which sees where its inputs lead.
     #![proptest_config(ProptestConfig::with_cases(cases(1500)))]
 
     #[test]

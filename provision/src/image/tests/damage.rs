@@ -1,5 +1,5 @@
-//! Archives that were fine before something happened to them. What a fuzzer would do, for a bounded time and without its
-//! tools; `make fuzz` does it for longer.
+//! Archives that were fine before something happened to them. `make damage` does it for longer; the fuzz targets do
+//! it as well, and see where their inputs lead.
 
 use std::{
     io::Read,
