@@ -15,6 +15,7 @@ mod disk;
 mod dns;
 mod engine;
 mod images;
+mod initial_files;
 mod inside;
 mod join;
 mod kubernetes;

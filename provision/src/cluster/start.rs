@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::Permissions,
-    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +15,7 @@ use super::{
 use crate::{
     Error, Paths, Reporter, Result, config,
     kubeadm::{KubernetesVersion, document},
-    pki::{self, FollowerKeys, Identity, KUBELET_CONF, KUBELET_CURRENT, Keys, Kubelet},
+    pki::{self, FollowerKeys, Identity, Keys, Kubelet},
     state::NodeRole,
     template::{self, Beginning, CONTROL_PLANE_TAINT, Follower, Newcomer, Origin, Template, TemplateKey},
 };
@@ -84,8 +82,8 @@ pub(super) struct FromTemplate {
 #[derive(Clone, Copy)]
 pub(super) struct FromFollower<'a> {
     /// Files that kubeadm would write, by their paths.
-    files: &'a [(String, String)],
-    keys: &'a FollowerKeys,
+    pub(super) files: &'a [(String, String)],
+    pub(super) keys: &'a FollowerKeys,
 }
 
 impl<'a> FromFollower<'a> {
@@ -106,7 +104,7 @@ impl<'a> FromFollower<'a> {
 
     /// Whether a file must wait until the cluster is ready for what it starts: kubelet in a worker, and in a control plane,
     /// whose kubelet is to start etcd, the static pods.
-    fn waits(&self, path: &str) -> bool {
+    pub(super) fn waits(&self, path: &str) -> bool {
         if self.etcd_manifest().is_some() { path.starts_with(MANIFESTS) } else { path == KUBELET_CONFIG }
     }
 }
@@ -115,7 +113,7 @@ impl<'a> FromFollower<'a> {
 const ADMINS_SINCE: u32 = 29;
 
 /// Where kubelet finds its static pods.
-const MANIFESTS: &str = "/etc/kubernetes/manifests/";
+pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests/";
 
 /// The manifest of etcd in a node.
 pub(super) const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
@@ -322,72 +320,6 @@ fn etcd_program(layers: &[PathBuf]) -> Option<PathBuf> {
 }
 
 impl Start {
-    /// Writes what is to be in a node before its init runs: `upper` is its root, `var` its `/var`. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::File`] naming what could not be written.
-    pub(super) fn write_files(&self, plan: &NodePlan, upper: &Path, var: &Path) -> Result<()> {
-        let place = |path: &str| match path.strip_prefix("/var/") {
-            Some(below) => var.join(below),
-            None => upper.join(path.trim_start_matches('/')),
-        };
-        let write = |path: &str, content: &str| -> Result<()> {
-            let target = place(path);
-            if let Some(parent) = target.parent() {
-                fs_err::create_dir_all(parent).map_err(Error::file("make a directory of the node"))?;
-            }
-            // Everybody may read certificates and kubelet's settings, as kubeadm has it.
-            let open =
-                path.ends_with(".crt") || path.ends_with("sa.pub") || path.starts_with("/var/lib/kubelet/");
-            let private = !open || path.ends_with(".pem");
-            fs_err::write(&target, content).map_err(Error::file("write a file of the node"))?;
-            fs_err::set_permissions(&target, Permissions::from_mode(if private { 0o600 } else { 0o644 }))
-                .map_err(Error::file("set the mode of a file of the node"))
-        };
-        let write_pair = |pair: &str| {
-            let day = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
-            let dated = KUBELET_CURRENT.replace("current", &day);
-            write(&dated, pair)?;
-            symlink(&dated, place(KUBELET_CURRENT)).map_err(Error::file("make a link of the node"))
-        };
-        if !plan.first {
-            let Some(follower) = self.follower(&plan.name) else {
-                for (path, content) in self.keys_to_join(plan) {
-                    write(path, content)?;
-                }
-                return Ok(());
-            };
-            for (path, content) in &follower.keys.files {
-                write(path, content)?;
-            }
-            for (path, content) in follower.files.iter().filter(|(path, _)| !follower.waits(path)) {
-                write(path, content)?;
-            }
-            if follower.etcd_manifest().is_some() {
-                // kubelet watches it from its start, or looks every 20 seconds.
-                fs_err::create_dir_all(place(MANIFESTS))
-                    .map_err(Error::file("make a directory of the node"))?;
-            }
-            return write_pair(&follower.keys.kubelet.pair);
-        }
-        let keys = match self {
-            Self::Kubeadm { keys: None, .. } => return Ok(()),
-            Self::Kubeadm { keys: Some(keys), .. } => keys,
-            Self::Template(from) => &from.keys,
-        };
-        for (path, content) in &keys.files {
-            write(path, content)?;
-        }
-        if let Self::Template(from) = self {
-            for (path, content) in &from.beginning.files {
-                write(path, content)?;
-            }
-            write(KUBELET_CONF, &keys.kubelet.kubeconfig)?;
-            write_pair(&keys.kubelet.pair)?;
-        }
-        Ok(())
-    }
-
     /// Keys that `kubeadm join` finds in a control plane, and does not make. A worker has none.
     pub(super) fn keys_to_join(&self, plan: &NodePlan) -> &[(String, String)] {
         let keys = match self {
