@@ -20,15 +20,15 @@ pub fn into_node(fixture: &Fixture, cluster: &str, node: &str, host: &Path, step
     let file = fixture.directory().join("image.tar");
     fs_err::write(&file, image.docker_archive(FIRST)).expect("the directory is ours");
     let loads = Loads { fixture, kiln: fixture.kiln(), cluster, node, image: &image, file: text(&file) };
-    steps.step("an image is loaded from a file, and pods run it at once", || loads.from_file());
+    steps.step("an image is loaded from a file, and pods run it at once", || loads.load_file());
     steps.step("what a node has is not sent again", || loads.again());
     steps.step("another is loaded from standard input and unpacked, an index with an absent variant", || {
-        loads.from_standard_input();
+        loads.load_standard_input();
     });
     steps.step("an image comes from the host's containerd, of whatever namespace", || {
-        loads.from_containerd(host);
+        loads.load_of_containerd(host);
     });
-    steps.step("an image comes from a layout, and containerd misses nothing of any", || loads.from_layout());
+    steps.step("an image comes from a layout, and containerd misses nothing of any", || loads.load_layout());
     steps.step("what cannot be loaded is refused", || loads.refused());
     steps.step("loading leaves nothing in the host's store", || {
         assert_eq!(disk::store_contents(fixture.state_root()), before, "the store has changed");
@@ -46,7 +46,7 @@ struct Loads<'a> {
 }
 
 impl Loads<'_> {
-    fn from_file(&self) {
+    fn load_file(&self) {
         assert!(!self.lists(FIRST), "it is there before it was loaded");
         let finished = self.load(&[self.file], b"").succeeded();
         let told = format!("{FIRST:?} into node {}", self.node);
@@ -62,7 +62,7 @@ impl Loads<'_> {
         assert!(!finished.stderr().contains("Loading"), "{}", finished.report());
     }
 
-    fn from_standard_input(&self) {
+    fn load_standard_input(&self) {
         let archive = self.image.oci_archive(SECOND);
         let finished = self.load(&["-", "--unpack", "-v", "1"], &archive).succeeded();
         // The layer is the first image's, and is there: only the documents are new.
@@ -76,7 +76,7 @@ impl Loads<'_> {
         assert!(finished.stderr().contains("present on node"), "{}", finished.report());
     }
 
-    fn from_containerd(&self, programs: &Path) {
+    fn load_of_containerd(&self, programs: &Path) {
         let archive = self.fixture.directory().join("third.tar");
         fs_err::write(&archive, TestImage::new(b"of containerd").oci_archive(THIRD))
             .expect("the directory is ours");
@@ -97,7 +97,7 @@ impl Loads<'_> {
         let _ = self.in_node(&["crictl", "rmi", THIRD]);
     }
 
-    fn from_layout(&self) {
+    fn load_layout(&self) {
         let archive = TestImage::new(b"of a layout").oci_archive(FOURTH);
         let layout = self.fixture.directory().join("layout");
         tar::Archive::new(archive.as_slice()).unpack(&layout).expect("the directory is ours");
