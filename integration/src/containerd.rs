@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::running::{Finished, Running};
 
 /// How long it may take to answer.
@@ -17,12 +19,13 @@ const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.c
                       \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\", \
                       \"io.containerd.internal.v1.opt\"]\n";
 
-/// A containerd that runs; it ends with this.
+/// A containerd that runs; it ends with this, and what it has kept is removed.
 #[derive(Debug)]
 pub struct HostContainerd {
     child: Child,
     programs: PathBuf,
     socket: PathBuf,
+    _kept: TempDir,
 }
 
 impl HostContainerd {
@@ -45,21 +48,22 @@ impl HostContainerd {
     /// When it does not start.
     #[must_use]
     pub fn start(programs: &Path, directory: &Path) -> Self {
-        let home = directory.join("containerd");
-        fs_err::create_dir(&home).expect("a directory in a directory of ours");
-        let (config, socket) = (home.join("config.toml"), home.join("containerd.sock"));
+        let kept = tempfile::tempdir_in(directory).expect("a directory in a directory of ours");
+        let home = kept.path();
+        let (config, socket, log) =
+            (home.join("config.toml"), home.join("containerd.sock"), home.join("log"));
         fs_err::write(&config, CONFIG).expect("a file");
         let mut command = Command::new(programs.join("containerd"));
         command.arg("--config").arg(&config).arg("--address").arg(&socket);
         command.arg("--root").arg(home.join("root")).arg("--state").arg(home.join("state"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(fs_err::File::create(home.join("log")).expect("a file").into_parts().0);
+        command.stderr(fs_err::File::create(&log).expect("a file").into_parts().0);
         let child = command.spawn().expect("containerd starts");
-        let mut host = Self { child, programs: programs.to_owned(), socket };
+        let mut host = Self { child, programs: programs.to_owned(), socket, _kept: kept };
         let deadline = Instant::now() + START;
         while host.ctr(&["version"]).code() != 0 {
             let ended = host.child.try_wait().expect("a child of ours");
-            let log = fs_err::read_to_string(home.join("log")).unwrap_or_default();
+            let log = fs_err::read_to_string(&log).unwrap_or_default();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
                 "containerd does not start: {ended:?}\n{log}"
