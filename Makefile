@@ -74,7 +74,7 @@ deny: ## check licences, sources and duplicates of dependencies
 		{ echo "installing cargo-deny (some minutes, once)"; \
 		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-deny@^0.20'; }
 	for manifest in Cargo.toml fuzz/Cargo.toml; do PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) \
-		--manifest-path $$manifest check --config deny.toml --hide-inclusion-graph bans licenses sources; done
+		--config deny.toml --manifest-path $$manifest check --hide-inclusion-graph bans licenses sources; done
 
 unit: setup-build setup-test ## tests of the crates, some of which need root
 	KILN_REQUIRE_ROOT_TESTS=1 KILN_REQUIRE_SHELLS=1 $(CARGO_TEST) --workspace --exclude kiln-integration
