@@ -54,7 +54,7 @@ test: setup-build setup-test ## pass every test
 	$(MAKE) lint
 	$(MAKE) deny
 	$(MAKE) unit
-	$(MAKE) fuzz
+	FUZZ_SEED=1 $(MAKE) fuzz
 	$(MAKE) node-image
 	$(MAKE) integration
 	$(MAKE) test-vm

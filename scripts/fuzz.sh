@@ -2,6 +2,7 @@
 # Builds the fuzz targets and runs each of them for a while, from the seeds in fuzz/seeds and from what earlier runs have
 # found to lead further. It needs cargo-fuzz, and does without a nightly compiler: there is no sanitizer.
 # usage: fuzz.sh SECONDS DIRECTORY [TARGET…]
+# FUZZ_SEED=N makes runs alike, for tests of something else; without it every run tries something new.
 # DIRECTORY keeps what is built, what was found to lead further, and the inputs that something fails with. The last line of
 # each target says "fuzz TARGET: N runs in S s" or "fuzz TARGET: FAILED".
 set -euo pipefail
@@ -34,7 +35,7 @@ run() {
   touch "$scratch/started"
   cargo fuzz run "${options[@]}" "$name" "$directory/corpus/$name" "$PWD/fuzz/seeds/$name" -- \
     -dict="$PWD/fuzz/dictionaries/$name.dict" -artifact_prefix="$kept/" \
-    -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 >"$log" 2>&1 || code=$?
+    -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 ${FUZZ_SEED:+-seed="$FUZZ_SEED"} >"$log" 2>&1 || code=$?
   if [ "$code" = 0 ] && grep -q '^Done [0-9]* runs in ' "$log"; then
     sed -n "s/^Done \([0-9]*\) runs in \([0-9]*\) second.*/fuzz $name: \1 runs in \2 s/p" "$log"
     return 0
