@@ -29,6 +29,7 @@ pub mod outside;
 pub mod registry;
 pub mod running;
 pub mod steps;
+pub mod template;
 
 pub use archive::TestImage;
 pub use cluster::Cluster;

@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fs_err as fs;
 use kiln_integration::{
     Cluster, Fixture, Steps, api,
     cluster::{has_condition, items},
+    template,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +34,8 @@ const WATCHED: Duration = Duration::from_secs(12);
 fn the_api_outlives_a_control_plane() {
     let Some(fixture) = Fixture::open() else { return };
     let mut steps = Steps::default();
-    let config = unique(&fixture);
+    let nodes = ["control-plane", "control-plane", "control-plane", "worker", "worker"];
+    let config = template::unique_configuration(&fixture, &json!(nodes.map(|role| json!({ "role": role }))));
     let mut by_kubeadm = None;
     if steps.step("kubeadm brings up the first of its kind, which leaves a template", || {
         let said = create(&fixture, &config, "auto");
@@ -70,34 +71,8 @@ fn the_api_outlives_a_control_plane() {
         steps.step("delete removes all nodes, dead or alive", || delete(&fixture));
     }
     steps.step("nothing is left", || fixture.assert_nothing_left());
-    forget(&fixture);
+    template::forget(&fixture, &[NODES[1]]);
     steps.finish();
-}
-
-/// A configuration that no earlier run has left a template of.
-fn unique(fixture: &Fixture) -> String {
-    let word = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel has one");
-    let nodes = ["control-plane", "control-plane", "control-plane", "worker", "worker"];
-    let patch = format!("kind: ClusterConfiguration\napiServer:\n  certSANs: [{}.example]\n", word.trim());
-    let text = json!({
-        "kind": "Cluster",
-        "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "nodes": nodes.map(|role| json!({ "role": role })),
-        "kubeadmConfigPatches": [patch],
-    });
-    let path = fixture.directory().join("unique.yaml");
-    fs::write(&path, text.to_string()).expect("the fixture's directory is writable");
-    path.to_str().expect("a path of ours is text").to_owned()
-}
-
-/// Removes the template: no other run will use it.
-fn forget(fixture: &Fixture) {
-    let entries = fs::read_dir(fixture.state_root().join("templates")).into_iter().flatten();
-    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-        if fs::read_to_string(&path).is_ok_and(|text| text.contains(NODES[1])) {
-            fs::remove_file(path).expect("it is a file of ours");
-        }
-    }
 }
 
 fn create(fixture: &Fixture, config: &str, how: &str) -> String {

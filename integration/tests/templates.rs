@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fs_err as fs;
-use kiln_integration::{Cluster, Finished, Fixture, Steps, cluster::items};
+use kiln_integration::{Cluster, Finished, Fixture, Steps, cluster::items, template};
 use serde_json::{Value, json};
 
 /// Names of one length, so that one can stand for another in texts.
@@ -15,7 +15,8 @@ const TEMPLATE: &str = "it-templ";
 fn a_cluster_from_a_template_is_what_kubeadm_makes() {
     let Some(fixture) = Fixture::open() else { return };
     let mut steps = Steps::default();
-    let config = configuration(&fixture);
+    let nodes = json!([{ "role": "control-plane" }, { "role": "worker", "labels": { "tier": "backend" } }]);
+    let config = template::unique_configuration(&fixture, &nodes);
     let create = |name: &str, how: &str| {
         fixture
             .create(name, &["--config", &config, "--bootstrap", how, "--wait", "3m", "-v", "1"])
@@ -73,40 +74,8 @@ fn a_cluster_from_a_template_is_what_kubeadm_makes() {
         let _ = fixture.delete(&name);
     }
     steps.step("nothing is left", || fixture.assert_nothing_left());
-    forget(&fixture);
+    template::forget(&fixture, &[SEED, PLAIN]);
     steps.finish();
-}
-
-/// A configuration that no earlier run has left a template of.
-fn configuration(fixture: &Fixture) -> String {
-    let unique = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel has one");
-    let text = json!({
-        "kind": "Cluster",
-        "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "nodes": [{ "role": "control-plane" }, { "role": "worker", "labels": { "tier": "backend" } }],
-        "kubeadmConfigPatches": [
-            format!("kind: ClusterConfiguration\napiServer:\n  certSANs: [{}.example]\n", unique.trim()),
-        ],
-    });
-    let path = fixture.directory().join("unique.yaml");
-    fs::write(&path, text.to_string()).expect("the fixture's directory is writable");
-    path.to_str().expect("a path of ours is text").to_owned()
-}
-
-/// Removes what this run has left: no other will use it.
-fn forget(fixture: &Fixture) {
-    for path in templates(fixture) {
-        let is_ours =
-            fs::read_to_string(&path).is_ok_and(|text| [SEED, PLAIN].iter().any(|name| text.contains(name)));
-        if is_ours {
-            fs::remove_file(path).expect("it is a file of ours");
-        }
-    }
-}
-
-fn templates(fixture: &Fixture) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(fixture.state_root().join("templates")).into_iter().flatten();
-    entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
 }
 
 /// Waits until the add-ons run and everything that controllers make is there.
@@ -250,11 +219,8 @@ fn damaged(fixture: &Fixture, config: &str) {
     if fixture.clusters().contains(&TEMPLATE.to_owned()) {
         let _ = fixture.delete(TEMPLATE);
     }
-    for path in templates(fixture) {
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        if text.contains(SEED) {
-            fs::write(&path, &text[..text.len() / 2]).expect("it is a file of ours");
-        }
+    for (path, text) in template::naming(fixture, &[SEED]) {
+        fs::write(&path, &text[..text.len() / 2]).expect("it is a file of ours");
     }
     let kiln = fixture.kiln().with_env("KILN_STOP_AFTER", "nodes");
     let kubeconfig = fixture.kubeconfig();
