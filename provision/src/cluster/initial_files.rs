@@ -38,6 +38,9 @@ impl Start {
             fs_err::set_permissions(&target, Permissions::from_mode(if private { 0o600 } else { 0o644 }))
                 .map_err(Error::file("set the mode of a file of the node"))
         };
+        let write_all = |files: &[(String, String)]| -> Result<()> {
+            files.iter().try_for_each(|(path, content)| write(path, content))
+        };
         let write_pair = |pair: &str| {
             let day = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S").to_string();
             let dated = KUBELET_CURRENT.replace("current", &day);
@@ -45,15 +48,8 @@ impl Start {
             symlink(&dated, place(KUBELET_CURRENT)).map_err(Error::file("make a link of the node"))
         };
         if !plan.first {
-            let Some(follower) = self.follower(&plan.name) else {
-                for (path, content) in self.keys_to_join(plan) {
-                    write(path, content)?;
-                }
-                return Ok(());
-            };
-            for (path, content) in &follower.keys.files {
-                write(path, content)?;
-            }
+            let Some(follower) = self.follower(&plan.name) else { return write_all(self.keys_to_join(plan)) };
+            write_all(&follower.keys.files)?;
             for (path, content) in follower.files.iter().filter(|(path, _)| !follower.waits(path)) {
                 write(path, content)?;
             }
@@ -69,13 +65,9 @@ impl Start {
             Self::Kubeadm { keys: Some(keys), .. } => keys,
             Self::Template(from) => &from.keys,
         };
-        for (path, content) in &keys.files {
-            write(path, content)?;
-        }
+        write_all(&keys.files)?;
         if let Self::Template(from) = self {
-            for (path, content) in &from.beginning.files {
-                write(path, content)?;
-            }
+            write_all(&from.beginning.files)?;
             write(KUBELET_CONF, &keys.kubelet.kubeconfig)?;
             write_pair(&keys.kubelet.pair)?;
         }

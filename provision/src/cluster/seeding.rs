@@ -34,9 +34,6 @@ const CONTROL_PLANE_FILES: [&str; 7] = [
 const WORKER_FILES: [&str; 4] =
     [KUBELET_CONF, KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env", INSTANCE_CONFIG];
 
-/// Beside the files of every control plane, what one has that has joined: the first gets this of Kiln.
-const JOINED_FILES: [&str; 1] = [KUBELET_CONF];
-
 /// The one file of them that not every version writes.
 const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
 
@@ -147,7 +144,8 @@ fn joined(node: &StartedNode) -> Result<Vec<(String, String)>, Cause> {
     let manifest = &mut found[0].1;
     *manifest = template_etcd::alone(manifest, &node.plan.name)
         .ok_or("the manifest of a joined etcd is not understood")?;
-    found.extend(files(node, &JOINED_FILES)?);
+    // The first node gets this one of Kiln.
+    found.extend(files(node, &[KUBELET_CONF])?);
     Ok(found)
 }
 

@@ -11,12 +11,7 @@ use super::{
     start::{FromFollower, FromTemplate, KUBELET_CONFIG, STATIC_PODS},
     template_etcd::{self, EtcdMember},
 };
-use crate::{
-    Error, Reporter, Result,
-    pki::{Keys, Kubelet},
-    template::Credentials,
-    trace,
-};
+use crate::{Error, Reporter, Result, pki::Keys, template::Credentials, trace};
 
 /// How long the control plane may take, as kubeadm has it.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -52,7 +47,8 @@ pub(super) async fn run(
         begun.notified().await;
         reporter.step(&format!("{name}: waiting for the API server"));
         // Other nodes need nothing more of this one than its API.
-        up(node, &from.keys.kubelet, url, client, reporter, || announced.notify_one()).await
+        let kubelet = api::connect(&from.keys.kubelet.whole, url).await?;
+        up(node, &kubelet, client, reporter, || announced.notify_one()).await
     };
     tokio::try_join!(handed_over, up).map(drop)
 }
@@ -86,27 +82,26 @@ pub(super) async fn join(
         None => Ok(()),
     };
     write(api_server)?;
-    let client = api::connect(&from.kubelet().whole, url).await?;
+    let kubelet = api::connect(&from.kubelet().whole, url).await?;
     let mut written = Ok(());
     // They ask this API server, and end when it does not answer soon.
     let start_others = || written = others.iter().try_for_each(|path| write(path));
-    up(node, from.kubelet(), url, &client, reporter, start_others).await?;
+    up(node, &kubelet, &kubelet, reporter, start_others).await?;
     written
 }
 
-/// Waits until the API server of a node answers, calls `ready`, and waits until its kubelet has reported.
+/// Waits until the API server of a node answers its `kubelet`, and then `client`; calls `ready`, and waits until the kubelet has
+/// reported.
 async fn up(
     node: &StartedNode,
-    kubelet: &Kubelet,
-    url: &str,
+    kubelet: &kube::Client,
     client: &kube::Client,
     reporter: &dyn Reporter,
     ready: impl FnOnce(),
 ) -> Result<()> {
     let name = &node.plan.name;
-    let kubelet = api::connect(&kubelet.whole, url).await?;
     let up = async {
-        trace::wait(name, "the API to know kubelet").over(api::lists_services(&kubelet)).await;
+        trace::wait(name, "the API to know kubelet").over(api::lists_services(kubelet)).await;
         // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
         // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
         // server gets ready.

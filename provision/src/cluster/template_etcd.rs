@@ -4,7 +4,11 @@
 //! Then kubelets' take their places, one by one. kubeadm has etcd compare its data with that of its peers before it serves them
 //! (`InitialCorruptCheck`), and one whose peers listen and do the same waits for 7 s for each.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use futures_util::future::try_join_all;
 use kiln_runtime::{ExecSpec, exec_command};
@@ -121,7 +125,7 @@ pub(super) async fn fill<'a>(
         running.push(start(member, all, cluster.len() == 1)?);
     }
     try_join_all(running.iter_mut().map(Running::ready)).await?;
-    Etcd::local(client(cluster[0].node)).await?.put(values).await?;
+    Etcd::local(directory(cluster[0].node).join("client")).await?.put(values).await?;
     Ok(Filled { cluster, running })
 }
 
@@ -169,14 +173,14 @@ fn address(manifest: &str) -> Option<SocketAddr> {
     urls.split(',').next()?.strip_prefix("https://")?.parse().ok()
 }
 
-/// The socket of a node's etcd for its clients, as a path of the host's.
-fn client(node: &StartedNode) -> std::path::PathBuf {
-    node.process.root().join(RUN.trim_start_matches('/')).join("client")
+/// The directory of a node's etcd while it is filled, as a path of the host's.
+fn directory(node: &StartedNode) -> PathBuf {
+    node.process.root().join(RUN.trim_start_matches('/'))
 }
 
 fn start<'a>(member: &EtcdMember<'a>, all: &str, is_alone: bool) -> Result<Running<'a>, Cause> {
     let process = &member.node.process;
-    let run = process.root().join(RUN.trim_start_matches('/'));
+    let run = directory(member.node);
     fs_err::create_dir_all(&run)?;
     let ready = UnixDatagram::bind(run.join("notify"))?;
     let arguments = arguments(member.manifest);
@@ -247,7 +251,7 @@ impl Running<'_> {
         }
         self.child.wait().await?;
         // In memory, and of no use any more; the node's own processes may be in it by now, but none of them is.
-        fs_err::remove_dir_all(self.node.process.root().join(RUN.trim_start_matches('/')))?;
+        fs_err::remove_dir_all(directory(self.node))?;
         Ok(())
     }
 }

@@ -272,6 +272,7 @@ mod tests {
             assert_ne!(content, &second[path], "{path}");
         }
     }
+
     #[test]
     fn control_planes_share_authorities_and_nothing_else() {
         let Keys { files, mut followers, .. } = all();

@@ -106,7 +106,11 @@ pub(crate) struct Follower {
 impl Template {
     /// Whether it holds a node of this kind that follows the first.
     pub(crate) fn knows(&self, follower: &TemplateKey) -> bool {
-        self.followers.iter().any(|known| known.key == *follower)
+        self.follower(follower).is_some()
+    }
+
+    fn follower(&self, key: &TemplateKey) -> Option<&Member> {
+        self.followers.iter().find(|known| known.key == *key)
     }
 
     /// A file of the first node, as it was in the cluster that all comes from.
@@ -145,7 +149,7 @@ impl Template {
         let mut followers = BTreeMap::new();
         let mut ranges = BTreeMap::from([(origin.node.clone(), new.ranges.clone())]);
         for follower in &new.followers {
-            let known = self.followers.iter().find(|known| Some(&known.key) == follower.key.as_ref());
+            let known = follower.key.as_ref().and_then(|key| self.follower(key));
             let Some(known) = known else { continue };
             let begun =
                 known.begin(&follower.origin, keys, &follower.ranges, follower.taints.as_deref(), created)?;

@@ -114,7 +114,7 @@ pub(crate) fn save(paths: &Paths, key: &TemplateKey, template: Template) -> Resu
 pub(crate) fn extend(paths: &Paths, key: &TemplateKey, followers: Vec<Member>) -> Result<(), Cause> {
     let Some(mut template) = find(paths, key, &Silent) else { return Ok(()) };
     for follower in followers {
-        if !template.followers.iter().any(|known| known.key == follower.key) {
+        if !template.knows(&follower.key) {
             template.followers.push(follower);
         }
     }
