@@ -14,6 +14,9 @@ use crate::Kiln;
 /// The image that every node brings along.
 pub const BUSYBOX: &str = "docker.io/library/busybox:stable";
 
+/// The name of the Service that every cluster has.
+pub const API_SERVICE: &str = "kubernetes.default.svc.cluster.local";
+
 /// A cluster by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Cluster<'a> {
@@ -52,6 +55,22 @@ impl<'a> Cluster<'a> {
             Some(node) => self.run_pod_on(node, &command),
             None => self.run_pod(&command),
         }
+    }
+
+    /// The first address of a name, as a pod learns it on a certain node or anywhere. It asks again for half a minute: a
+    /// node's rules may know the name servers later than the API does.
+    #[track_caller]
+    pub fn resolve(self, node: Option<&str>, name: &str) -> String {
+        let script = format!("until nslookup -type=a {name}; do sleep 0.2; done");
+        let command = ["timeout", "30", "sh", "-c", &script];
+        let answer = match node {
+            Some(node) => self.run_pod_on(node, &command),
+            None => self.run_pod(&command),
+        };
+        // The first lines are about the server.
+        let lines = answer.lines().skip_while(|line| !line.starts_with("Name:"));
+        let mut addresses = lines.filter_map(|line| line.strip_prefix("Address: "));
+        addresses.next().unwrap_or_else(|| panic!("no address: {answer}")).to_owned()
     }
 
     #[track_caller]

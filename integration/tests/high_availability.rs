@@ -11,7 +11,7 @@ use std::{
 
 use kiln_integration::{
     Cluster, Fixture, Steps, api,
-    cluster::{has_condition, items},
+    cluster::{API_SERVICE, has_condition, items},
     template,
 };
 use serde_json::{Value, json};
@@ -161,9 +161,7 @@ fn nodes_are_complete(fixture: &Fixture, steps: &mut Steps) {
     });
     steps.step("pods of both workers resolve names", || {
         for node in &NODES[3..5] {
-            let answer =
-                cluster.run_pod_on(node, &["nslookup", "-type=a", "kubernetes.default.svc.cluster.local"]);
-            assert!(answer.contains("10.96.0.1"), "{node}: {answer}");
+            assert_eq!(cluster.resolve(Some(node), API_SERVICE), "10.96.0.1", "{node}");
         }
     });
 }

@@ -10,6 +10,7 @@ use std::{
 
 use kiln_integration::{
     Cluster, Fixture, Registry, Steps, Tools,
+    cluster::API_SERVICE,
     disk::{linked_files, own_bytes, store_contents},
     kiln::LONG,
     kind_image::{self, ENTRYPOINT_SAYS, UNPACKING},
@@ -237,9 +238,7 @@ fn as_the_image_has_it(fixture: &Fixture) {
 fn answers(fixture: &Fixture, cluster: &str) {
     let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=2m"];
     let _ = fixture.kiln().kubectl(cluster, &wait).succeeded();
-    let answer =
-        Cluster::new(fixture.kiln(), cluster).run_pod(&["nslookup", "kubernetes.default.svc.cluster.local"]);
-    assert!(answer.contains("10.96.0.1"), "{answer}");
+    assert_eq!(Cluster::new(fixture.kiln(), cluster).resolve(None, API_SERVICE), "10.96.0.1");
 }
 
 /// What a node has of containerd's directory for itself, in bytes.

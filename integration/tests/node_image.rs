@@ -8,7 +8,7 @@ use std::{
 
 use kiln_integration::{
     Cluster, Fixture, Steps,
-    cluster::{has_condition, items},
+    cluster::{API_SERVICE, has_condition, items},
 };
 
 const CLUSTER: &str = "it-newer";
@@ -115,8 +115,7 @@ fn a_newer_kubernetes_boots() {
         steps.step("CoreDNS is there, and pods find names", || {
             let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=2m"];
             let _ = kiln.kubectl(CLUSTER, &wait).succeeded();
-            let answer = cluster.run_pod(&["nslookup", "kubernetes.default.svc.cluster.local"]);
-            assert!(answer.contains("10.96.0.1"), "{answer}");
+            assert_eq!(cluster.resolve(None, API_SERVICE), "10.96.0.1");
         });
         steps.step("delete", || drop(fixture.delete(CLUSTER)));
         steps.step("nothing is left", || fixture.assert_nothing_left());

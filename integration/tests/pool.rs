@@ -3,7 +3,10 @@
 use std::{thread, time::Duration};
 
 use fs_err as fs;
-use kiln_integration::{Cluster, Fixture, Steps, cluster::items};
+use kiln_integration::{
+    Cluster, Fixture, Steps,
+    cluster::{API_SERVICE, items},
+};
 use serde_json::Value;
 
 const NAME: &str = "it-ahead";
@@ -58,8 +61,7 @@ fn a_standby_is_a_cluster_within_a_moment() {
             let cluster = Cluster::new(fixture.kiln(), NAME);
             let since = || ready(&cluster.json(&["get", "nodes"]));
             let before = since();
-            let answer = cluster.run_pod(&["nslookup", "kubernetes.default.svc.cluster.local"]);
-            assert!(answer.contains("10.96.0.1"), "{answer}");
+            assert_eq!(cluster.resolve(None, API_SERVICE), "10.96.0.1");
             thread::sleep(NOTICED);
             assert_eq!(since(), before, "it was not ready in between");
             let events = cluster.json(&["get", "events", "-A"]);
@@ -133,8 +135,7 @@ fn a_standby_that_is_none_any_more_is_replaced() {
         let before = ready(&cluster.json(&["get", "nodes"]));
         assert_eq!(before.len(), 3);
         let node = format!("{NAME}-worker2");
-        let answer = cluster.run_pod_on(&node, &["nslookup", "kubernetes.default.svc.cluster.local"]);
-        assert!(answer.contains("10.96.0.1"), "{answer}");
+        assert_eq!(cluster.resolve(Some(&node), API_SERVICE), "10.96.0.1");
         thread::sleep(NOTICED);
         assert_eq!(ready(&cluster.json(&["get", "nodes"])), before);
         let _ = fixture.delete(NAME);

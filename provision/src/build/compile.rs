@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{
     Build, DEFAULT_KUBERNETES_VERSION,
     cache::file_error,
+    changes::Changes,
     component::{ALL, COREDNS, Component, ETCD, KUBERNETES},
     gomod,
     image_names::ImageNames,
@@ -195,6 +196,7 @@ async fn component(
             if wanted != component.pinned_version() {
                 require(build, component, kubernetes, wanted, &module).await?;
             }
+            change(build, component, kubernetes, wanted, &module).await?;
             compile(build, component, &linker_flags, wanted, &module, &out).await?;
             if wanted != component.pinned_version() {
                 check_version(build, component, wanted, &module).await?;
@@ -272,13 +274,43 @@ async fn require(
     let go = gomod::go_directive(recipe::text(&format!("{}/go.mod", component.name))).unwrap_or_default();
     fs_err::write(module.join("go.mod"), gomod::single(go, component.module, wanted)).map_err(&writing)?;
     fs_err::remove_file(module.join("go.sum")).map_err(&writing)?;
-    let sources = download(build, component, wanted, module).await?.dir;
+    let sources = download(build, component.module, wanted, module).await?.dir;
     let program = module.join("main.go");
     if program.is_file() {
         let text = fs_err::read_to_string(&program).map_err(&writing)?;
         let has = |package: &str| sources.join(package).is_dir();
         fs_err::write(program, gomod::without_missing_imports(&text, component.module, has))
             .map_err(&writing)?;
+    }
+    Ok(())
+}
+
+/// Lets the module in `module` take changed copies, made beside it, of the modules that the recipe changes.
+async fn change(
+    build: &Build<'_>,
+    component: &Component,
+    kubernetes: &KubernetesVersion,
+    wanted: &str,
+    module: &Path,
+) -> Result<()> {
+    let changes = Changes::of(component.name);
+    for name in changes.modules() {
+        let version = if name == component.module { wanted.to_owned() } else { kubernetes.staging() };
+        let source = download(build, name, &version, module).await?.dir;
+        let copy = PathBuf::from(format!("../changed/{name}"));
+        let missing = changes.copy(name, &source, &module.join(&copy));
+        for (object, line) in
+            missing.map_err(file_error("copy the source of a module", build.cache.root()))?
+        {
+            let reason = format!("it does not have the line `{line}` once");
+            if wanted == component.pinned_version() {
+                return Err(Error::Recipe { object, reason });
+            }
+            build.reporter.message(1, &format!("{object} is compiled as it is: {reason}"));
+        }
+        let go = build.tools.go(format!("change {name}"));
+        let replace = format!("-replace={name}={}", copy.display());
+        go.args(["mod", "edit", &replace]).directory(module).run(build.reporter).await?;
     }
     Ok(())
 }
@@ -305,7 +337,7 @@ struct Fetched {
 
 /// Fetches a version of Kubernetes. It tells whether there is such a version, too.
 async fn module_file(build: &Build<'_>, version: &KubernetesVersion, directory: &Path) -> Result<PathBuf> {
-    match download(build, &KUBERNETES, &version.to_string(), directory).await {
+    match download(build, KUBERNETES.module, &version.to_string(), directory).await {
         Ok(fetched) => Ok(fetched.go_mod),
         Err(Error::Program { output, .. }) if is_unknown_version(&output) => {
             let source = Some(go_error(&output).into());
@@ -315,15 +347,10 @@ async fn module_file(build: &Build<'_>, version: &KubernetesVersion, directory: 
     }
 }
 
-/// Fetches a version of a component's module.
-async fn download(
-    build: &Build<'_>,
-    component: &Component,
-    wanted: &str,
-    directory: &Path,
-) -> Result<Fetched> {
-    let go = build.tools.go(format!("look for {} {wanted}", component.name));
-    let module = format!("{}@{wanted}", component.module);
+/// Fetches a version of a module.
+async fn download(build: &Build<'_>, module: &str, version: &str, directory: &Path) -> Result<Fetched> {
+    let go = build.tools.go(format!("look for {module} {version}"));
+    let module = format!("{module}@{version}");
     let output =
         go.args(["mod", "download", "-json", &module]).directory(directory).run(build.reporter).await?;
     serde_json::from_str(&output).map_err(|source| Error::Recipe {

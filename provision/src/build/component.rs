@@ -151,7 +151,8 @@ impl Component {
     pub(super) fn linker_flags(&self, version: &KubernetesVersion) -> String {
         let mut flags = "-s -w".to_owned();
         if self.name == KUBERNETES.name {
-            flags.push_str(&stamp(version, "clean", None));
+            // As the recipe changes it.
+            flags.push_str(&stamp(version, "dirty", None));
         }
         if let Some(variable) = self.version_variable {
             flags.push_str(&format!(" -X {variable}={}", self.pinned_version()));
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn programs_are_stamped_with_their_versions_and_only_runc_links_c() {
         let version = "v1.34.4".parse().unwrap();
-        insta::assert_snapshot!(KUBERNETES.linker_flags(&version), @"-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34 -X k8s.io/component-base/version.gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v1.34.4 -X k8s.io/client-go/pkg/version.gitMajor=1 -X k8s.io/client-go/pkg/version.gitMinor=34 -X k8s.io/client-go/pkg/version.gitTreeState=clean");
+        insta::assert_snapshot!(KUBERNETES.linker_flags(&version), @"-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34 -X k8s.io/component-base/version.gitTreeState=dirty -X k8s.io/client-go/pkg/version.gitVersion=v1.34.4 -X k8s.io/client-go/pkg/version.gitMajor=1 -X k8s.io/client-go/pkg/version.gitMinor=34 -X k8s.io/client-go/pkg/version.gitTreeState=dirty");
         assert_eq!(ETCD.linker_flags(&version), "-s -w");
         assert!(CNI.linker_flags(&version).ends_with(".BuildVersion=v1.9.1"));
         assert_eq!(RUNC.linker_flags(&version), "-s -w -extldflags -static");

@@ -9,6 +9,7 @@
 
 mod base;
 mod cache;
+mod changes;
 mod compile;
 mod component;
 mod container;

@@ -11,7 +11,12 @@ static RECIPE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/node-image");
 
 /// A text file of the recipe.
 pub(super) fn text(path: &str) -> &'static str {
-    RECIPE.get_file(path).and_then(|file| file.contents_utf8()).expect("the file is part of the program")
+    find(path).expect("the file is part of the program")
+}
+
+/// A text file of the recipe, if it has such a file.
+pub(super) fn find(path: &str) -> Option<&'static str> {
+    RECIPE.get_file(path).and_then(|file| file.contents_utf8())
 }
 
 /// The entries of a list in the recipe: its lines without comments and empty ones.
@@ -97,7 +102,7 @@ mod tests {
     #[test]
     fn files_are_relative_to_their_folder_and_come_in_order() {
         let paths: Vec<_> = files("kubernetes").into_iter().map(|(path, _)| path).collect();
-        let expected = ["go.mod", "go.sum", "kube-controller-manager/main.go", "tools.go"];
+        let expected = ["changes", "go.mod", "go.sum", "kube-controller-manager/main.go", "tools.go"];
         assert_eq!(paths, expected.map(Path::new));
     }
 
