@@ -24,6 +24,15 @@ pub enum Error {
     /// A network namespace could not be entered.
     #[error("failed to enter a network namespace")]
     EnterNetns(#[source] io::Error),
+    /// Packets could not be held.
+    #[error("failed to hold packets for {servers}")]
+    Hold {
+        /// Whom they are for.
+        servers: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// A netlink socket could not be opened.
     #[error("failed to open a {protocol} netlink socket")]
     OpenSocket {
@@ -283,6 +292,7 @@ impl Error {
             Self::Thread(source)
             | Self::CreateNetns(source)
             | Self::EnterNetns(source)
+            | Self::Hold { source, .. }
             | Self::OpenSocket { source, .. }
             | Self::List { source, .. }
             | Self::FindLink { source, .. }

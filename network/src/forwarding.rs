@@ -100,7 +100,7 @@ fn rules(bridge: &str) -> [Rule; 2] {
     let passage =
         |purpose, link| Rule::new(format!("{purpose} {bridge}"), [link, nft::counter(), nft::accept()]);
     [
-        passage("accept what comes from", nft::from_interface(bridge)),
+        passage("accept what comes from", nft::from_interface(bridge, Match::Is)),
         passage("accept what goes to", nft::to_interface(bridge, Match::Is)),
     ]
 }

@@ -18,7 +18,10 @@ use crate::{
 pub(crate) fn chain(bridge: &str, family: Family) -> Chain {
     let rules = vec![
         // With br_netfilter in the kernel, frames between two nodes come by here as well.
-        Rule::new(format!("let {bridge} speak to itself"), [nft::from_interface(bridge), nft::accept()]),
+        Rule::new(
+            format!("let {bridge} speak to itself"),
+            [nft::from_interface(bridge, Match::Is), nft::accept()],
+        ),
         Rule::new(format!("let published ports of {bridge} be reached"), [nft::translated(), nft::accept()]),
         Rule::new(format!("let answers reach {bridge}"), [nft::established(), nft::accept()]),
         Rule::new(

@@ -6,8 +6,8 @@
 //! What the kernel cannot do, a process does: see [`proxy`].
 //!
 //! A netlink socket belongs for life to the network namespace of the thread that opened it. This crate opens the
-//! sockets of other namespaces on throw-away threads, so no thread of the caller ever changes its namespace; "the
-//! host" is whatever namespace the caller's thread is in, which is how the tests run in namespaces of their own.
+//! sockets of other namespaces on throw-away threads, so no thread of the caller ever changes its namespace unless it asks for
+//! that ([`enter_netns`]); "the host" is whatever namespace the caller's thread is in, which is how the tests run in namespaces of their own.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod bridge;
 mod endpoint;
 mod error;
 mod forwarding;
+mod hold;
 mod isolation;
 mod link;
 mod name;
@@ -25,6 +26,7 @@ mod nft;
 mod pod;
 mod port;
 pub mod proxy;
+mod queue;
 mod resolver;
 mod route;
 mod subnet;
@@ -36,8 +38,9 @@ pub use bridge::create_bridge;
 pub use endpoint::{Endpoint, UPLINK, attach};
 pub use error::{Error, Result};
 pub use forwarding::{ForwardDrops, forward_drops};
+pub use hold::hold;
 pub use nat::publish;
-pub use netns::new_netns;
+pub use netns::{enter_netns, new_netns};
 pub use network::Network;
 pub use pod::{PodRules, isolate_services, pod_rules_present};
 pub use port::{PortMapping, Protocol, free_port, port_is_free};

@@ -107,11 +107,11 @@ fn loopback_guard(network: &Network) -> Chain {
     let rules = vec![
         Rule::new(
             format!("keep {bridge} away from the host's loopback"),
-            [nft::from_interface(bridge), nft::destination_in(loopback, Match::Is), nft::drop()],
+            [nft::from_interface(bridge, Match::Is), nft::destination_in(loopback, Match::Is), nft::drop()],
         ),
         Rule::new(
             format!("keep loopback senders away from {bridge}"),
-            [nft::from_interface(bridge), nft::source_in(loopback, Match::Is), nft::drop()],
+            [nft::from_interface(bridge, Match::Is), nft::source_in(loopback, Match::Is), nft::drop()],
         ),
     ];
     let (name, kind, hook) = ("guard", ChainKind::Filter, InetHookNumber::PreRouting);

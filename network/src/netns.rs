@@ -34,6 +34,15 @@ pub fn new_netns() -> Result<OwnedFd> {
         .map_err(|_| Error::Thread(io::Error::other("the thread panicked")))?
 }
 
+/// Puts the calling thread into a namespace for good: for a process of one thread that has nothing to do elsewhere.
+///
+/// # Errors
+///
+/// [`Error::EnterNetns`].
+pub fn enter_netns(netns: &OwnedFd) -> Result<()> {
+    enter(netns).map_err(Error::EnterNetns)
+}
+
 /// Runs `work` on a throw-away thread in `netns`, or in the caller's own namespace without one.
 pub(crate) async fn on_thread<T, W>(netns: Option<BorrowedFd<'_>>, work: W) -> Result<T>
 where
@@ -83,7 +92,7 @@ fn unshare() -> io::Result<()> {
     Ok(nix::sched::unshare(CloneFlags::CLONE_NEWNET)?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "only called on throw-away threads")]
+#[expect(clippy::disallowed_methods, reason = "on throw-away threads, or where it is asked for")]
 fn enter(netns: &OwnedFd) -> io::Result<()> {
     Ok(nix::sched::setns(netns, CloneFlags::CLONE_NEWNET)?)
 }

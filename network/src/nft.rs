@@ -17,8 +17,8 @@ use crate::{Error, Result, netns};
 pub(crate) use dump::{BaseChain, base_chains, rules_with_comment};
 pub(crate) use expression::{
     Match, accept, counter, destination_in, destination_is, destination_local, destination_nat,
-    destination_port, drop, established, from_interface, from_interfaces, masquerade, protocol, reject,
-    source_in, to_interface, translated,
+    destination_port, drop, established, from_interface, from_interfaces, masquerade, protocol, queue,
+    reject, source_in, to_interface, translated,
 };
 pub(crate) use transaction::Transaction;
 

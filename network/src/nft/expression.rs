@@ -43,6 +43,11 @@ const NAT_TYPE_DESTINATION: u32 = 1;
 const REJECT_TYPE: u16 = 1;
 const REJECT_CODE: u16 = 2;
 const REJECT_TYPE_ICMP_UNREACHABLE: u32 = 0;
+const TARGET_NAME: u16 = 1;
+const TARGET_REVISION: u16 = 2;
+const TARGET_INFORMATION: u16 = 3;
+/// `NFQ_FLAG_BYPASS` of xt_NFQUEUE.h.
+const TARGET_BYPASS: u16 = 1;
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
@@ -82,9 +87,9 @@ pub(crate) fn destination_local() -> Vec<Expressions> {
     vec![fib, compare(Match::Is, ADDRESS_TYPE_LOCAL.to_ne_bytes().to_vec())]
 }
 
-/// The packet came in through this link.
-pub(crate) fn from_interface(name: &str) -> Vec<Expressions> {
-    vec![meta(MetaKey::Iifname), compare(Match::Is, interface_name(name))]
+/// The packet came in (or did not come in) through this link.
+pub(crate) fn from_interface(name: &str, wanted: Match) -> Vec<Expressions> {
+    vec![meta(MetaKey::Iifname), compare(wanted, interface_name(name))]
 }
 
 /// The packet came in through a link whose name begins like this.
@@ -162,6 +167,19 @@ pub(crate) fn reject(family: Family) -> Vec<Expressions> {
         Family::Ip6 => 4,
     };
     vec![other("reject", [(REJECT_TYPE, number(REJECT_TYPE_ICMP_UNREACHABLE)), (REJECT_CODE, vec![code])])]
+}
+
+/// Gives the packet to whoever listens at this queue of the namespace, and is content with it when nobody does.
+pub(crate) fn queue(number: u16) -> Vec<Expressions> {
+    // The match of iptables, `struct xt_NFQ_info_v3` of linux/netfilter/xt_NFQUEUE.h, padded to eight bytes: kernels that
+    // lack nf_tables' own expression have this one for iptables.
+    let parts = [number, 1, TARGET_BYPASS, 0];
+    let information = parts.iter().flat_map(|part| part.to_ne_bytes()).collect();
+    let name = b"NFQUEUE\0".to_vec();
+    vec![other(
+        "target",
+        [(TARGET_NAME, name), (TARGET_REVISION, self::number(3)), (TARGET_INFORMATION, information)],
+    )]
 }
 
 fn verdict(code: u32) -> Vec<Expressions> {
