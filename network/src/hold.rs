@@ -42,20 +42,29 @@ const IDLE_PERIOD: Duration = Duration::from_millis(200);
 /// Their answer needs a millisecond.
 const ANSWER: Duration = Duration::from_millis(200);
 
-/// A query for TXT of `version.bind.` in class CHAOS (RFC 4892). It is about the server itself: it answers by itself,
-/// whatever the cluster's domain is, if only with a refusal.
-const QUERY: [u8; 30] = *b"KI\x01\0\0\x01\0\0\0\0\0\0\x07version\x04bind\0\0\x10\0\x03";
+/// A request for the server's status (RFC 1035, 4.1.1: opcode 2), with no question. Nobody implements it, and everybody says so
+/// at once: the answer is about the server alone, whatever names it knows.
+const REQUEST: [u8; 12] = *b"KI\x10\0\0\0\0\0\0\0\0\0";
 
-/// Holds what pods send to `servers`, a Service's address, until it is answered there, for `limit` at most or until `stop`
+/// How long servers are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// As long as nobody asks for them.
+    pub idle: Duration,
+    /// From the first packet on that is held for them.
+    pub holding: Duration,
+}
+
+/// Holds what pods send to `servers`, a Service's address, until it is answered there, or `patience` is at its end, or `stop`
 /// completes. Then everything goes its way. In the caller's namespace, a node's; if the process ends early, nothing is held.
 ///
 /// # Errors
 ///
 /// [`Error::Hold`] and [`Error::Transaction`], also when the kernel cannot hold packets. Nothing is held then.
-pub async fn hold(servers: SocketAddr, limit: Duration, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn hold(servers: SocketAddr, patience: Patience, stop: impl Future<Output = ()>) -> Result<()> {
     let mut queue = Queue::open(QUEUE).await.map_err(failed(servers))?;
     nft::install(None, vec![table(servers)]).await?;
-    let waited = wait(&mut queue, servers, limit, stop).await;
+    let waited = wait(&mut queue, servers, patience, stop).await;
     let released = queue.release().await;
     nft::uninstall(TABLE, TABLE).await?;
     // And what came before the rules were gone.
@@ -66,21 +75,24 @@ pub async fn hold(servers: SocketAddr, limit: Duration, stop: impl Future<Output
 async fn wait(
     queue: &mut Queue,
     servers: SocketAddr,
-    limit: Duration,
+    patience: Patience,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut end = pin!(async {
-        tokio::select! {
-            () = stop => {}
-            () = time::sleep(limit) => {}
-        }
-    });
+    let mut stop = pin!(stop);
     let mut asked = Instant::now();
+    let mut end = asked + patience.idle;
     loop {
-        let period = if queue.holds_any() { PERIOD } else { IDLE_PERIOD };
+        let holds = queue.holds_any();
+        let period = if holds { PERIOD } else { IDLE_PERIOD };
         tokio::select! {
-            () = &mut end => return Ok(()),
-            received = queue.receive() => received?,
+            () = &mut stop => return Ok(()),
+            () = time::sleep_until(end) => return Ok(()),
+            received = queue.receive() => {
+                received?;
+                if !holds {
+                    end = end.min(Instant::now() + patience.holding);
+                }
+            }
             () = time::sleep_until(asked + period) => {
                 if answer(servers).await {
                     return Ok(());
@@ -99,7 +111,7 @@ async fn answer(servers: SocketAddr) -> bool {
         // Each time from another port: how a flow is translated is decided once.
         let socket = UdpSocket::bind((any, 0)).await?;
         socket.connect(servers).await?;
-        socket.send(&QUERY).await?;
+        socket.send(&REQUEST).await?;
         socket.recv(&mut [0; 512]).await
     };
     matches!(time::timeout(ANSWER, asking).await, Ok(Ok(_)))
@@ -142,11 +154,11 @@ mod tests {
         let address = server.local_addr().unwrap();
         assert!(!answer(address).await, "it has not answered");
         let answering = async {
-            let mut query = [0; 512];
+            let mut request = [0; 512];
             loop {
-                let (length, client) = server.recv_from(&mut query).await.unwrap();
-                assert_eq!(query[..length], QUERY);
-                server.send_to(&query[..length], client).await.unwrap();
+                let (length, client) = server.recv_from(&mut request).await.unwrap();
+                assert_eq!(request[..length], REQUEST);
+                server.send_to(&request[..length], client).await.unwrap();
             }
         };
         tokio::select! {

@@ -38,7 +38,7 @@ pub use bridge::create_bridge;
 pub use endpoint::{Endpoint, UPLINK, attach};
 pub use error::{Error, Result};
 pub use forwarding::{ForwardDrops, forward_drops};
-pub use hold::hold;
+pub use hold::{Patience, hold};
 pub use nat::publish;
 pub use netns::{enter_netns, new_netns};
 pub use network::Network;

@@ -18,6 +18,7 @@ mod damage;
 pub mod doctor;
 mod error;
 mod hint;
+mod hold;
 pub mod host;
 pub mod image;
 pub mod kubeadm;

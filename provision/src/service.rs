@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::{Error, Result, agent, balancer, cluster::Cancel, proxy};
+use crate::{Error, Result, agent, balancer, cluster::Cancel, hold, proxy};
 
 /// Keeps the network of the node that it runs on.
 pub(crate) const NETWORK_AGENT: &str = "__network-agent";
@@ -27,6 +27,8 @@ pub(crate) const NETWORK_AGENT: &str = "__network-agent";
 pub(crate) const BALANCE: &str = "__balance";
 /// Serves ports of the host that the kernel cannot translate.
 pub(crate) const PROXY: &str = "__proxy";
+/// Holds packets for name servers that cannot be reached yet.
+pub(crate) const HOLD: &str = "__hold";
 
 /// What a container manager sends to an init that is systemd to shut it down, `SIGRTMIN+3` by the GNU C library's count.
 const HALT: i32 = 37;
@@ -38,13 +40,17 @@ pub fn run_service() -> Option<ExitCode> {
     let mut args = env::args_os().skip(1);
     let name = args.next()?;
     let is = |service: &str| name == OsStr::new(service);
+    let text = |argument: Option<OsString>| argument.map(|text| text.to_string_lossy().into_owned());
     if is(BALANCE) {
         let file = args.next().map(PathBuf::from);
         Some(run(|cancel| async move { balancer::main(file, cancel).await }, log))
     } else if is(PROXY) {
-        let ports = args.next().map(|ports: OsString| ports.to_string_lossy().into_owned());
+        let ports = text(args.next());
         // Its parent reads standard output until it knows what has become of the proxy.
         Some(run(|cancel| async move { proxy::main(ports, cancel).await }, proxy::answer))
+    } else if is(HOLD) {
+        let argument = text(args.next());
+        Some(run(|cancel| async move { hold::main(argument, cancel).await }, log))
     } else if is(NETWORK_AGENT) {
         Some(run(agent::serve, log))
     } else {

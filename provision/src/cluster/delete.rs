@@ -6,7 +6,7 @@ use kiln_network::Network;
 
 use super::{blocking::Steps, create::locate_kubeconfig, node, publication, unpacked};
 use crate::{
-    Error, Paths, Reporter, Result, host,
+    Error, Paths, Reporter, Result, hold, host,
     kubeconfig::{self, Locations},
     state::{self, Phase},
 };
@@ -99,7 +99,8 @@ pub(super) async fn remove_all(
     });
     errors.extend(futures_util::future::join_all(removals).await.into_iter().flatten());
     reporter.step("taking the network down");
-    errors.extend(steps.run(move || publication::withdraw(&handle)).await.err());
+    let helpers = steps.run(move || [publication::withdraw(&handle), hold::end(&handle)]);
+    errors.extend(helpers.await.into_iter().filter_map(Result::err));
     errors.extend(kiln_network::remove(&network).await.into_iter().map(Error::from));
 
     if errors.is_empty() {

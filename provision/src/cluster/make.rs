@@ -135,6 +135,7 @@ async fn prepare<'a>(
             trace::step(&plan.name, "write files").over(written).await?;
             let started = node::start(&paths, plan, &around, &extra, steps).await?;
             trace::step(&started.plan.name, "pod rules").over(node::pod_rules(&started, &around)).await?;
+            node::hold_queries(&paths, &started, &around)?;
             Ok(started)
         }
     };

@@ -25,9 +25,9 @@ use super::{
 use crate::{
     Error, Paths, Result,
     cni::{CNI_CONFIG, PTP_PLUGIN, PTP_PLUGIN_TEXT, cni_config},
-    config,
+    config, hold,
     image::materialise,
-    pki::service_of_api,
+    pki::{service_of_api, service_of_dns},
     state::{self, NodeRecord, NodeRole},
     trace,
 };
@@ -41,6 +41,9 @@ const SYSCTLS6: [(&str, &str); 2] =
 
 /// The port of the Service of the API.
 const HTTPS: u16 = 443;
+
+/// The port of DNS servers.
+const DNS: u16 = 53;
 
 /// The interface of a node that leads out of it.
 const UPLINK: &str = "eth0";
@@ -218,6 +221,22 @@ pub(super) async fn pod_rules(node: &StartedNode, around: &Surroundings) -> Resu
         });
     }
     Ok(kiln_network::isolate_services(Some(node.netns.as_fd()), &rules).await?)
+}
+
+/// Lets the node's pods wait for the name servers of a cluster that has those of kubeadm, behind its kube-proxy.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Service`].
+pub(super) fn hold_queries(paths: &Paths, node: &StartedNode, around: &Surroundings) -> Result<()> {
+    let networking = &around.networking;
+    let services = networking.service_subnet.nets().first();
+    let Some(services) = services.filter(|_| networking.kube_proxy_mode != config::KubeProxyMode::None)
+    else {
+        return Ok(());
+    };
+    let netns = node.netns.try_clone().map_err(Error::file("keep the node's network namespace"))?;
+    let log = paths.cluster(&around.cluster).join("hold.log");
+    hold::start(netns, SocketAddr::new(service_of_dns(*services), DNS), &paths.handle(&around.cluster), &log)
 }
 
 fn container_spec(

@@ -84,9 +84,18 @@ impl Identity {
 
 /// The address of the Service `kubernetes`: the first that is not the subnet's own.
 pub(crate) fn service_of_api(services: IpNet) -> IpAddr {
+    service(services, 1)
+}
+
+/// The address of the Service `kube-dns`, as kubeadm chooses it (`GetDNSIP` in cmd/kubeadm/app/constants): the tenth.
+pub(crate) fn service_of_dns(services: IpNet) -> IpAddr {
+    service(services, 10)
+}
+
+fn service(services: IpNet, index: u8) -> IpAddr {
     match services.network() {
-        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + 1).into()),
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + u32::from(index)).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + u128::from(index)).into()),
     }
 }
 

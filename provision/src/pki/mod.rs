@@ -15,7 +15,7 @@ use rcgen::KeyPair;
 use time::OffsetDateTime;
 
 use self::authority::{Authority, Leaf, Use, key_pair};
-pub(crate) use self::identity::{Identity, service_of_api};
+pub(crate) use self::identity::{Identity, service_of_api, service_of_dns};
 use self::kubeconfig::Credentials;
 use crate::Result;
 
