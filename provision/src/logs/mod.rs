@@ -1,7 +1,8 @@
 //! The logs of a cluster: written to a directory as kind does, or shown.
 //!
 //! A directory holds `kiln-version.txt`, `kind-version.txt`, `host.txt`, `cluster.json`, the trace of the creation in
-//! `trace.json` and, where there is one, the log of the process that relays ports in `proxy.log`; and a directory per node:
+//! `trace.json` and, where there is one, the log of the process that relays ports in `proxy.log`, and of those that
+//! hold packets for name servers in `hold.log`; and a directory per node:
 //!
 //! | | |
 //! |---|---|
@@ -81,7 +82,7 @@ fn common(paths: &Paths, name: &str, output: &Output, version: &str) -> io::Resu
     }
     output.write("host.txt", host::describe(paths).as_bytes())?;
     // What Kiln keeps, but for the administrator's credentials.
-    for file in ["cluster.json", cluster::TRACE_FILE, "proxy.log"] {
+    for file in ["cluster.json", cluster::TRACE_FILE, "proxy.log", "hold.log"] {
         match fs_err::read(paths.cluster(name).join(file)) {
             Ok(content) => output.write(file, &content)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

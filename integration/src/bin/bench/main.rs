@@ -1,8 +1,9 @@
 //! `make bench`: creates clusters of some shapes some times over, by kubeadm and from a template, and holds how long it took
-//! and what they used against the bars; how much TCP their network carries; and how long images take into their nodes.
+//! and what they used against the bars; how much TCP their network carries; and how long images take into their nodes, and from
+//! a registry.
 //!
 //! Boots are measured by `kiln bench boot`, from outside, as it says itself. For the bars see [`bars`], for the throughput
-//! [`throughput`] and [`transfer`], for the images [`mod@load`].
+//! [`throughput`] and [`transfer`], for the images [`mod@load`] and [`pull`].
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ mod bars;
 mod boot;
 mod load;
 mod plain;
+mod pull;
 mod report;
 mod shape;
 mod site;
@@ -21,6 +23,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use boot::{Boots, Way};
 use clap::Parser;
 use load::Load;
+use pull::Pull;
 use serde_json::json;
 use shape::Shape;
 use site::Site;
@@ -53,6 +56,12 @@ struct Arguments {
     /// How many images to load each way
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     loads: u16,
+    /// Measure how long the node image takes from a registry into an empty store
+    #[arg(long)]
+    pull: bool,
+    /// How many times to pull it each way
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pulls: u16,
     /// Node image, in place of the default one
     #[arg(long)]
     image: Option<String>,
@@ -96,6 +105,13 @@ fn run(arguments: Arguments) -> Result<()> {
     } else {
         None
     };
+    let pull = if arguments.pull {
+        let measured = Pull::measure(&site, arguments.pulls)?;
+        report::pull(&measured)?;
+        Some(measured)
+    } else {
+        None
+    };
 
     let json = json!({
         "machine": report::machine(),
@@ -103,6 +119,7 @@ fn run(arguments: Arguments) -> Result<()> {
         "boots": boots,
         "throughput": throughput,
         "load": load,
+        "pull": pull,
     });
     let text = serde_json::to_string_pretty(&json)?;
     if let Some(file) = &arguments.json {

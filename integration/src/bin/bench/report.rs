@@ -10,6 +10,7 @@ use crate::{
     boot::{Boot, Boots},
     load,
     load::Load,
+    pull::Pull,
     shape::Shape,
     throughput::Throughput,
     transfer,
@@ -129,6 +130,20 @@ pub(crate) fn load(measured: &Load) -> Result<()> {
         if let (Some((_, one, _)), Some((_, other, _))) = (spread(seconds.clone()), spread(other.clone())) {
             text.push_str(&format!("| {name} | {:.2} |\n", one / other));
         }
+    }
+    result(&text)
+}
+
+/// Prints how long an image takes from a registry, and how that compares.
+pub(crate) fn pull(measured: &Pull) -> Result<()> {
+    let Pull { bytes, kiln_seconds, skopeo_seconds } = measured;
+    let mut text = header(&format!("{} pulls of {} MB", kiln_seconds.len(), bytes / 1_000_000));
+    text.push_str(&row("`kiln images pull`", kiln_seconds.clone(), 2, "s"));
+    if let (Some((_, kiln, _)), Some((_, skopeo, _))) =
+        (spread(kiln_seconds.clone()), spread(skopeo_seconds.clone()))
+    {
+        text.push_str(&row("`skopeo copy` to an OCI layout, and `sync`", skopeo_seconds.clone(), 2, "s"));
+        text.push_str(&format!("\nKiln takes {:.2} times as long as skopeo.\n", kiln / skopeo));
     }
     result(&text)
 }

@@ -49,6 +49,18 @@ impl Site {
         self.directory.path()
     }
 
+    /// The node image that clusters are made of, or one of the store's when none was named.
+    pub(crate) fn node_image(&self) -> Result<String> {
+        if let Some(image) = &self.image {
+            return Ok(image.clone());
+        }
+        let listed = self.kiln.run(&["images", "ls", "--host", "-o", "json"]);
+        let listed: serde_json::Value = serde_json::from_slice(listed.bytes())?;
+        let mut names = listed.as_array().into_iter().flatten().filter_map(|image| image["name"].as_str());
+        let name = names.find(|name| name.contains("kiln/node:")).ok_or("the store has no node image")?;
+        Ok(name.to_owned())
+    }
+
     /// Whether kind can be measured beside Kiln: it and an engine are in `PATH`, and it is not Kiln by that name.
     pub(crate) fn has_kind(&self) -> bool {
         let says = |program: &str| Command::new(program).arg("version").output().ok();
