@@ -104,7 +104,7 @@ test-vm: node-image ## run the binary on an emulated host with cgroup v2 and sys
 # Wiring comes last: what it leaves to the kernel to take down would be in the way of a cluster.
 bench: node-image setup-bench ## create clusters, load images, print how long it took and what it used
 	KILN_BIN=$(KILN) cargo run --release $(LOCKED) -p kiln-integration --bin bench -- \
-		--runs $(RUNS) --runs-multi $(RUNS_MULTI) --throughput --load --pull
+		--runs $(RUNS) --runs-multi $(RUNS_MULTI) --many 10 --throughput --load --pull
 	cargo bench $(LOCKED) -p kiln-provision --bench unpack
 	cargo bench $(LOCKED) -p kiln-network --bench wiring
 

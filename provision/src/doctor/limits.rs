@@ -27,7 +27,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
 }
 
 /// Nodes share the host's root user's inotify limits; systemd, kubelet and containerd in each use a dozen instances,
-/// and workloads more. One node is content with the kernel's defaults, several are not.
+/// and workloads more. One node is content with the kernel's defaults; instances are raised while there are clusters.
 fn judge_inotify(instances: Option<u64>, watches: Option<u64>) -> Finding {
     const CHECK: &str = "inotify";
     let (Some(instances), Some(watches)) = (instances, watches) else {

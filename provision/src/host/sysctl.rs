@@ -1,7 +1,7 @@
 //! Kernel settings that clusters change for the whole host, and their way back.
 //!
-//! Kiln turns forwarding on, and every kubelet sets how the kernel treats memory, panics and keys, as it would on a
-//! machine of its own. The values from before the first cluster are kept in `host.json` until the last one is gone. Registries need forwarding, and
+//! Kiln turns forwarding on and lets root have more instances of inotify, and every kubelet sets how the kernel treats memory,
+//! panics and keys, as it would on a machine of its own. The values from before the first cluster are kept in `host.json` until the last one is gone. Registries need forwarding, and
 //! count.
 
 use std::{
@@ -31,6 +31,11 @@ const KUBELET: [&str; 6] = [
     "vm.panic_on_oom",
 ];
 
+/// Raised by Kiln. All nodes share root's instances: one needs a dozen, and the tenth finds none of the kernel's usual 128 left,
+/// where its kubelet ends with "inotify_init: too many open files".
+const INOTIFY: &str = "fs.inotify.max_user_instances";
+const INOTIFY_INSTANCES: u64 = 8192;
+
 /// A setting that got its former value back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -48,8 +53,8 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Keeps the present values of all settings that a cluster changes, unless they are kept already. To be called before
-/// a cluster changes any, under the host's lock.
+/// Keeps the present values of all settings that a cluster changes, unless they are kept already, and raises what limits how
+/// many nodes there can be. To be called before a cluster changes any, under the host's lock.
 ///
 /// # Errors
 /// [`Error::Sysctl`] when a setting cannot be read, or an error of saving.
@@ -104,12 +109,21 @@ impl Host {
             return Ok(());
         }
         let mut sysctls = BTreeMap::new();
-        for name in FORWARDING.into_iter().chain(KUBELET) {
+        for name in FORWARDING.into_iter().chain(KUBELET).chain([INOTIFY]) {
             if let Some(value) = self.read(name)? {
                 sysctls.insert(name.to_owned(), value);
             }
         }
-        write_json(&self.record, &Record { boot, sysctls })
+        write_json(&self.record, &Record { boot, sysctls })?;
+        // Where it may not be written, there can be few nodes; they are no reason for the first to fail.
+        if self
+            .read(INOTIFY)?
+            .and_then(|value| value.parse().ok())
+            .is_some_and(|value: u64| value < INOTIFY_INSTANCES)
+        {
+            let _ = fs::write(self.path(INOTIFY), INOTIFY_INSTANCES.to_string());
+        }
+        Ok(())
     }
 
     fn restore(&self) -> Result<Vec<Restored>> {
@@ -227,6 +241,19 @@ mod tests {
         assert_eq!(get(&host, "net.ipv4.ip_forward"), "0");
         assert!(!host.record.exists());
         assert_eq!(host.restore().unwrap(), []);
+    }
+
+    #[test]
+    fn instances_of_inotify_are_raised_while_there_are_clusters() {
+        for (before, meanwhile) in [("128", "8192"), ("16384", "16384")] {
+            let directory = tempfile::tempdir().unwrap();
+            let host = host(&directory);
+            put(&host, INOTIFY, before);
+            host.remember().unwrap();
+            assert_eq!(get(&host, INOTIFY), meanwhile);
+            host.restore().unwrap();
+            assert_eq!(get(&host, INOTIFY), before);
+        }
     }
 
     #[test]

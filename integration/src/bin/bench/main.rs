@@ -1,15 +1,16 @@
 //! `make bench`: creates clusters of some shapes some times over, by kubeadm and from a template, and holds how long it took
-//! and what they used against the bars; how much TCP their network carries; and how long images take into their nodes, and from
+//! and what they used against the bars; what many at once cost; how much TCP their network carries; and how long images take into their nodes, and from
 //! a registry.
 //!
-//! Boots are measured by `kiln bench boot`, from outside, as it says itself. For the bars see [`bars`], for the throughput
-//! [`throughput`] and [`transfer`], for the images [`mod@load`] and [`pull`].
+//! Boots are measured by `kiln bench boot`, from outside, as it says itself. For the bars see [`bars`], for many at once
+//! [`many`], for the throughput [`throughput`] and [`transfer`], for the images [`mod@load`] and [`pull`].
 
 #![forbid(unsafe_code)]
 
 mod bars;
 mod boot;
 mod load;
+mod many;
 mod plain;
 mod pull;
 mod report;
@@ -23,6 +24,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use boot::{Boots, Way};
 use clap::Parser;
 use load::Load;
+use many::Many;
 use pull::Pull;
 use serde_json::json;
 use shape::Shape;
@@ -56,6 +58,9 @@ struct Arguments {
     /// How many images to load each way
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     loads: u16,
+    /// Create so many clusters of one node in the same moment, and measure what they cost each; none with 0
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    many: u16,
     /// Measure how long the node image takes from a registry into an empty store
     #[arg(long)]
     pull: bool,
@@ -98,6 +103,13 @@ fn run(arguments: Arguments) -> Result<()> {
     } else {
         None
     };
+    let many = if arguments.many > 0 {
+        let measured = Many::measure(&site, arguments.many)?;
+        report::many(&measured)?;
+        Some(measured)
+    } else {
+        None
+    };
     let load = if arguments.load {
         let measured = Load::measure(&site, arguments.loads)?;
         report::load(&measured)?;
@@ -118,6 +130,7 @@ fn run(arguments: Arguments) -> Result<()> {
         "bars": rows,
         "boots": boots,
         "throughput": throughput,
+        "many": many,
         "load": load,
         "pull": pull,
     });

@@ -10,6 +10,7 @@ use crate::{
     boot::{Boot, Boots},
     load,
     load::Load,
+    many::Many,
     pull::Pull,
     shape::Shape,
     throughput::Throughput,
@@ -92,6 +93,18 @@ pub(crate) fn throughput(measured: &Throughput) -> Result<()> {
             text.push_str(&format!("| {name} | {:.2} |\n", way / plain));
         }
     }
+    result(&text)
+}
+
+/// Prints what clusters cost that are created at once.
+pub(crate) fn many(measured: &Many) -> Result<()> {
+    let Many { ready_seconds, memory_bytes, disk_bytes, delete_seconds } = measured;
+    let of = |bytes: &[u64]| bytes.iter().copied().map(mebibytes).collect::<Vec<_>>();
+    let mut text = header(&format!("{} clusters at once, by template", ready_seconds.len()));
+    text.push_str(&row("created and Ready", ready_seconds.clone(), 1, "s"));
+    text.push_str(&row("memory of each, what can be given back left out", of(memory_bytes), 0, "MiB"));
+    text.push_str(&row("disk of each alone", of(disk_bytes), 1, "MiB"));
+    text.push_str(&format!("\nDeleting all of them takes {delete_seconds:.1} s.\n"));
     result(&text)
 }
 

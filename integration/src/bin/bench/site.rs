@@ -49,6 +49,11 @@ impl Site {
         self.directory.path()
     }
 
+    /// The node image that was named.
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.image.as_deref()
+    }
+
     /// The node image that clusters are made of, or one of the store's when none was named.
     pub(crate) fn node_image(&self) -> Result<String> {
         if let Some(image) = &self.image {
