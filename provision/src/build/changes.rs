@@ -43,8 +43,9 @@ impl Changes {
         self.modules.iter().map(|(module, _)| *module)
     }
 
-    /// Copies a module from `source` to `target`, changed. Returns what could not be changed, as another version than the
-    /// recipe's may be written otherwise: the file, and the line that is not in it once.
+    /// Copies a module from `source` to `target`, changed. A file is changed as a whole or not at all, since its changes may need
+    /// each other. Returns what was not, as another version than the recipe's may be written otherwise: the file, and the
+    /// line that is not in it once.
     pub(super) fn copy(
         &self,
         module: &str,
@@ -53,16 +54,21 @@ impl Changes {
     ) -> io::Result<Vec<(String, &'static str)>> {
         copy_tree(source, target)?;
         let mut missing = Vec::new();
-        for change in self.modules.iter().filter(|(name, _)| *name == module).flat_map(|(_, changes)| changes)
-        {
-            let path = target.join(change.file);
+        let changes =
+            self.modules.iter().filter(|(name, _)| *name == module).flat_map(|(_, changes)| changes);
+        let changes: Vec<_> = changes.collect();
+        for changes in changes.chunk_by(|one, next| one.file == next.file) {
+            let path = target.join(changes[0].file);
             let text = match fs_err::read_to_string(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
                 text => text?,
             };
-            match change.apply(&text) {
-                Some(text) => fs_err::write(&path, text)?,
-                None => missing.push((format!("{module}/{}", change.file), change.old.trim())),
+            let changed = changes.iter().try_fold(text, |text, change| {
+                change.apply(&text).ok_or_else(|| (format!("{module}/{}", change.file), change.old.trim()))
+            });
+            match changed {
+                Ok(text) => fs_err::write(&path, text)?,
+                Err(line) => missing.push(line),
             }
         }
         Ok(missing)
@@ -155,7 +161,8 @@ mod tests {
         fs_err::create_dir_all(source.join("b")).unwrap();
         fs_err::write(source.join("b/c.go"), "one\n").unwrap();
         fs_err::write(source.join("d.go"), "one\n").unwrap();
-        let text = "m b/c.go\n-one\n+two\nm d.go\n-\tthree\n+four\nm e.go\n-five\n+six\n";
+        // Of the second file's two lines, one is there.
+        let text = "m b/c.go\n-one\n+two\nm d.go\n-one\n+two\n-\tthree\n+four\nm e.go\n-five\n+six\n";
         let changes = Changes { modules: vec![("m", parse(text))] };
         let missing = changes.copy("m", &source, &target).unwrap();
         assert_eq!(missing, [("m/d.go".to_owned(), "three"), ("m/e.go".to_owned(), "five")]);
