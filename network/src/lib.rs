@@ -6,8 +6,9 @@
 //! What the kernel cannot do, a process does: see [`proxy`].
 //!
 //! A netlink socket belongs for life to the network namespace of the thread that opened it. This crate opens the
-//! sockets of other namespaces on throw-away threads, so no thread of the caller ever changes its namespace unless it asks for
-//! that ([`enter_netns`]); "the host" is whatever namespace the caller's thread is in, which is how the tests run in namespaces of their own.
+//! sockets of other namespaces on throw-away threads, so no thread of the caller ever changes its namespace unless it asks
+//! for that ([`enter_netns`]); "the host" is whatever namespace the caller's thread is in, which is how the tests run in
+//! namespaces of their own.
 
 #![forbid(unsafe_code)]
 

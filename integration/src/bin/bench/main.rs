@@ -1,6 +1,6 @@
 //! `make bench`: creates clusters of some shapes some times over, by kubeadm and from a template, and holds how long it took
-//! and what they used against the bars; what many at once cost; how much TCP their network carries; and how long images take into their nodes, and from
-//! a registry.
+//! and what they used against the bars; what many at once cost; how much TCP their network carries; and how long images take
+//! into their nodes, and from a registry.
 //!
 //! Boots are measured by `kiln bench boot`, from outside, as it says itself. For the bars see [`bars`], for many at once
 //! [`many`], for the throughput [`throughput`] and [`transfer`], for the images [`mod@load`] and [`pull`].
@@ -96,34 +96,14 @@ fn run(arguments: Arguments) -> Result<()> {
     let boots = boots(&site, &arguments)?;
     let rows = bars::rows(&boots);
     report::boots(&boots, &rows)?;
-    let throughput = if arguments.throughput {
-        let measured = Throughput::measure(&site, arguments.transfers)?;
-        report::throughput(&measured)?;
-        Some(measured)
-    } else {
-        None
-    };
-    let many = if arguments.many > 0 {
-        let measured = Many::measure(&site, arguments.many)?;
-        report::many(&measured)?;
-        Some(measured)
-    } else {
-        None
-    };
-    let load = if arguments.load {
-        let measured = Load::measure(&site, arguments.loads)?;
-        report::load(&measured)?;
-        Some(measured)
-    } else {
-        None
-    };
-    let pull = if arguments.pull {
-        let measured = Pull::measure(&site, arguments.pulls)?;
-        report::pull(&measured)?;
-        Some(measured)
-    } else {
-        None
-    };
+    let throughput = measured(
+        arguments.throughput,
+        || Throughput::measure(&site, arguments.transfers),
+        report::throughput,
+    )?;
+    let many = measured(arguments.many > 0, || Many::measure(&site, arguments.many), report::many)?;
+    let load = measured(arguments.load, || Load::measure(&site, arguments.loads), report::load)?;
+    let pull = measured(arguments.pull, || Pull::measure(&site, arguments.pulls), report::pull)?;
 
     let json = json!({
         "machine": report::machine(),
@@ -139,6 +119,20 @@ fn run(arguments: Arguments) -> Result<()> {
         fs_err::write(file, format!("{text}\n"))?;
     }
     report::result(&format!("\n{text}\n"))
+}
+
+/// Measures one part and tells of it, if it is wanted.
+fn measured<T>(
+    wanted: bool,
+    measure: impl FnOnce() -> Result<T>,
+    tell: impl FnOnce(&T) -> Result<()>,
+) -> Result<Option<T>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let measured = measure()?;
+    tell(&measured)?;
+    Ok(Some(measured))
 }
 
 /// Creates and deletes clusters. Shapes and ways take turns, so that a busy hour of the host is not all one's. The first boot

@@ -19,7 +19,7 @@ pub(crate) struct Many {
     pub(crate) memory_bytes: Vec<u64>,
     /// What they do not share with the image store.
     pub(crate) disk_bytes: Vec<u64>,
-    /// `kiln delete clusters --all`, of all of them.
+    /// `kiln delete clusters`, of all of them.
     pub(crate) delete_seconds: f64,
 }
 
@@ -45,7 +45,7 @@ impl Many {
     }
 
     fn of(site: &Site, names: &[String]) -> Result<Self> {
-        let finished: Vec<_> = thread::scope(|scope| {
+        let mut ready_seconds: Vec<f64> = thread::scope(|scope| {
             let creating: Vec<_> = names
                 .iter()
                 .map(|name| scope.spawn(|| create(site, name).map_err(|error| error.to_string())))
@@ -55,7 +55,6 @@ impl Many {
                 .map(|created| created.join().map_err(|_| "a create was not measured".to_owned())?)
                 .collect::<Result<_, _>>()
         })?;
-        let mut ready_seconds: Vec<f64> = finished;
         ready_seconds.sort_by(f64::total_cmp);
         let usage = run(site.kiln(), &["top", "--all-clusters", "--output", "json"])?;
         let usage: serde_json::Value = serde_json::from_slice(usage.bytes())?;

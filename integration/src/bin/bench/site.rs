@@ -56,8 +56,8 @@ impl Site {
 
     /// The node image that clusters are made of, or one of the store's when none was named.
     pub(crate) fn node_image(&self) -> Result<String> {
-        if let Some(image) = &self.image {
-            return Ok(image.clone());
+        if let Some(image) = self.image() {
+            return Ok(image.to_owned());
         }
         let listed = self.kiln.run(&["images", "ls", "--host", "-o", "json"]);
         let listed: serde_json::Value = serde_json::from_slice(listed.bytes())?;
