@@ -7,13 +7,13 @@ use tokio::{sync::RwLock, task::spawn_blocking};
 /// Runs blocking steps of one operation. A step goes on when the future that awaits it is dropped, since a thread cannot
 /// be stopped: whoever cleans up after the operation must let it end first, or it makes things that were just removed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Steps {
+pub(crate) struct Steps {
     running: Arc<RwLock<()>>,
 }
 
 impl Steps {
     /// Runs one step on a thread for blocking work.
-    pub(super) async fn run<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) async fn run<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> T {
         let guard = Arc::clone(&self.running).read_owned().await;
         let joined = spawn_blocking(move || {
             let _guard = guard;
@@ -30,7 +30,7 @@ impl Steps {
     }
 
     /// Returns when no step is running.
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         drop(self.running.write().await);
     }
 }

@@ -338,7 +338,9 @@ impl Load<'_> {
         let imports = targets.iter().map(|target| {
             target.containerd.import_until(import, self.import, Some(&supply), self.cancel.triggered())
         });
-        for (target, result) in targets.iter().zip(join_all(imports).await) {
+        let results = join_all(imports).await;
+        supply.end().await;
+        for (target, result) in targets.iter().zip(results) {
             match result {
                 Ok(imported) => {
                     let (id, bytes) = (&import.config.digest, imported.bytes_sent);

@@ -44,6 +44,7 @@ mod unpacked;
 mod usage;
 
 pub(crate) use api::connect;
+pub(crate) use blocking::Steps;
 pub(crate) use bootstrap::is_from_template;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,11 +9,12 @@ use std::{
     },
 };
 
-use tokio::{sync::OnceCell, task::spawn_blocking};
+use tokio::sync::OnceCell;
 
 use super::Blob;
 use crate::{
     Error, Result,
+    cluster::Steps,
     image::{BlobSource, Digest, Parking},
 };
 
@@ -27,11 +27,17 @@ pub(crate) struct Supply {
     parking: Arc<Parking>,
     blobs: Mutex<HashMap<String, Arc<OnceCell<Outcome>>>>,
     given_up: Arc<AtomicBool>,
+    reading: Steps,
 }
 
 impl Supply {
     pub(crate) fn new(parking: Parking) -> Self {
-        Self { parking: Arc::new(parking), blobs: Mutex::default(), given_up: Arc::default() }
+        Self {
+            parking: Arc::new(parking),
+            blobs: Mutex::default(),
+            given_up: Arc::default(),
+            reading: Steps::default(),
+        }
     }
 
     /// The file of a blob, verified and on disk: see [`Parking::stage`]. It takes as long as reading the blob for the first
@@ -51,11 +57,13 @@ impl Supply {
     async fn stage(&self, blob: &Blob, source: &BlobSource) -> Result<PathBuf> {
         let (digest, size, source) = (Digest::try_new(&blob.digest)?, blob.size, source.clone());
         let (parking, given_up) = (Arc::clone(&self.parking), Arc::clone(&self.given_up));
-        let staged = spawn_blocking(move || parking.stage(&source, &digest, size, &given_up)).await;
-        staged.map_err(|error| Error::File {
-            what: "read content for a node",
-            source: io::Error::other(error),
-        })?
+        self.reading.run(move || parking.stage(&source, &digest, size, &given_up)).await
+    }
+
+    /// Ends it. Returns when nothing reads any more, and what was staged is gone: a process that ends earlier leaves it.
+    pub(crate) async fn end(self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.reading.settle().await;
     }
 }
 
@@ -68,7 +76,10 @@ impl Drop for Supply {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, sync::atomic::AtomicUsize};
+    use std::{
+        io::{self, Read},
+        sync::atomic::AtomicUsize,
+    };
 
     use super::*;
     use crate::image::{Blobs, Store};
@@ -119,5 +130,44 @@ mod tests {
         assert_eq!(counted.0.load(Ordering::Relaxed), 2);
         drop(supply);
         assert_eq!(fs_err::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    /// Content that is not there before somebody says so.
+    #[derive(Debug)]
+    struct Slow(Mutex<std::sync::mpsc::Receiver<()>>, tokio::sync::Notify);
+
+    impl Blobs for Slow {
+        fn size(&self, _: &Digest) -> io::Result<Option<u64>> {
+            Ok(Some(7))
+        }
+
+        fn open(&self, _: &Digest) -> io::Result<Box<dyn Read + Send>> {
+            self.1.notify_one();
+            let _ = self.0.lock().unwrap().recv();
+            Ok(Box::new(&b"content"[..]))
+        }
+    }
+
+    #[tokio::test]
+    async fn ending_waits_for_what_still_reads_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let supply = Supply::new(store.parking().unwrap());
+        let parked = supply.parking.path().to_owned();
+        let (release, released) = std::sync::mpsc::channel();
+        let slow = Arc::new(Slow(Mutex::new(released), tokio::sync::Notify::new()));
+        let digest = Digest::of(b"content");
+        let source = BlobSource::Elsewhere(Arc::clone(&slow) as Arc<dyn Blobs>, digest);
+        let blob = blob(digest);
+        tokio::select! {
+            _ = supply.staged(&blob, &source) => panic!("it has read what is not there"),
+            () = slow.1.notified() => {}
+        }
+        let mut ending = std::pin::pin!(supply.end());
+        let ended = tokio::time::timeout(std::time::Duration::from_millis(50), &mut ending).await;
+        assert!(ended.is_err() && parked.is_dir(), "the thread still reads");
+        release.send(()).unwrap();
+        ending.await;
+        assert!(!parked.exists());
     }
 }
