@@ -10,6 +10,10 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 KILN := $(TARGET)/release/kiln
 # Tools that cargo installs when they are missing.
 TOOLS := $(TARGET)/tools
+# Installs one, $(1), of the versions $(2).
+cargo_tool = command -v $(1) >/dev/null || test -x $(TOOLS)/bin/$(1) || \
+	{ echo "installing $(1) (some minutes, once)"; \
+	  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) '$(1)@$(2)'; }
 # A checkout under test builds what its lock file says, and nothing newer.
 LOCKED := $(if $(CI),--locked)
 # Tests are built as the binary is, so that dependencies are compiled once.
@@ -70,9 +74,7 @@ fmt: ## format the sources
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 deny: ## check licences, sources and duplicates of dependencies
-	@command -v cargo-deny >/dev/null || test -x $(TOOLS)/bin/cargo-deny || \
-		{ echo "installing cargo-deny (some minutes, once)"; \
-		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-deny@^0.20'; }
+	@$(call cargo_tool,cargo-deny,^0.20)
 	for manifest in Cargo.toml fuzz/Cargo.toml; do PATH="$(TOOLS)/bin:$$PATH" cargo deny $(LOCKED) \
 		--config deny.toml --manifest-path $$manifest check --hide-inclusion-graph bans licenses sources; done
 
@@ -119,9 +121,7 @@ setup-test:
 
 setup-fuzz:
 	@scripts/setup.sh fuzz
-	@command -v cargo-fuzz >/dev/null || test -x $(TOOLS)/bin/cargo-fuzz || \
-		{ echo "installing cargo-fuzz (a minute or two, once)"; \
-		  env -u CARGO_TARGET_DIR cargo install --locked --debug --quiet --root $(TOOLS) 'cargo-fuzz@^0.13'; }
+	@$(call cargo_tool,cargo-fuzz,^0.13)
 
 # skopeo and umoci are only compared with: a host that cannot have them goes without.
 setup-bench: setup-test

@@ -114,7 +114,7 @@ fn the_balancer_ends_when_told_as_init_of_a_container() {
 fn what_they_cannot_do_is_said() {
     let Some(kiln) = kiln() else { return };
     for (args, stdout, stderr) in [
-        (&["__proxy"][..], "error: failed to read the ports to serve: no ports were given", ""),
+        (&["__proxy"][..], "error: failed to read the ports to serve: nothing was given", ""),
         (&["__proxy", "{"][..], "error: failed to read the ports to serve: EOF", ""),
         (&["__balance"][..], "", "error: failed to find the balancer's configuration"),
         (&["__balance", "/nonexistent/b.json"][..], "", "/nonexistent/b.json"),

@@ -41,11 +41,7 @@ fn cgroup(handle: &str) -> Cgroup {
 pub(crate) async fn main(argument: Option<String>, cancel: Cancel) -> Result<()> {
     // As the proxy does.
     let _ = rustix::process::setsid();
-    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "nothing was given");
-    let hold: Hold = argument
-        .ok_or_else(missing)
-        .and_then(|text| Ok(serde_json::from_str(&text)?))
-        .map_err(Error::service("read what to hold"))?;
+    let hold: Hold = service::told(argument, "read what to hold")?;
     hold.cgroup.enter()?;
     let netns = io::stdin().as_fd().try_clone_to_owned().map_err(Error::service("read the namespace"))?;
     kiln_network::enter_netns(&netns)?;

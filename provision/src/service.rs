@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::de::DeserializeOwned;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -56,6 +57,18 @@ pub fn run_service() -> Option<ExitCode> {
     } else {
         None
     }
+}
+
+/// What a service was told on its command line, as JSON. `what` completes "failed to …".
+///
+/// # Errors
+/// [`Error::Service`] when there is nothing, or something else.
+pub(crate) fn told<T: DeserializeOwned>(argument: Option<String>, what: &'static str) -> Result<T> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "nothing was given");
+    argument
+        .ok_or_else(missing)
+        .and_then(|text| Ok(serde_json::from_str(&text)?))
+        .map_err(Error::service(what))
 }
 
 /// Writes one line to standard error, with the time: the log of a service.

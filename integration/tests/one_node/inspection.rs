@@ -25,9 +25,8 @@ pub(crate) fn steps(fixture: &Fixture, steps: &mut Steps) {
 }
 
 /// Marks of a boot in the order in which they must come, whatever the host; `create` was told to wait for Ready nodes and to
-/// watch for the rest. That kube-proxy knows the Services is none of them: it is Ready before, and with CoreDNS Ready as well
-/// nothing is watched for any more.
-const MARKS: [&str; 14] = [
+/// watch for the rest.
+const MARKS: [&str; 15] = [
     "namespace made",
     "init started",
     "containerd listening",
@@ -41,10 +40,11 @@ const MARKS: [&str; 14] = [
     "node Ready",
     "pods admitted",
     "created",
+    "kube-proxy synced",
     "CoreDNS ready",
 ];
 /// Those that may change places with the one before them.
-const UNORDERED: [&str; 4] = ["systemd booted", "etcd started", "node Ready", "created"];
+const UNORDERED: [&str; 5] = ["systemd booted", "etcd started", "node Ready", "created", "kube-proxy synced"];
 
 fn creation_is_traced(fixture: &Fixture, steps: &mut Steps) {
     let kiln = fixture.kiln();

@@ -44,7 +44,7 @@ pub(super) async fn bring_up(
     let proxies =
         if config.networking.kube_proxy_mode == config::KubeProxyMode::None { 0 } else { nodes.len() };
     let url = node_url(&first.plan.endpoint, &config.networking);
-    observe::watch(&first.process, &first.plan.name, url.clone(), nodes.len(), proxies);
+    observe::watch(paths, name, nodes, first, url.clone(), proxies);
     let (open, opened) = watch::channel(None);
     let mut followers = Followers::new(paths, nodes, around, &config.networking, &opened, reporter);
 

@@ -1,10 +1,11 @@
 //! The trace of a cluster's creation: what is watched for it, what is collected in the end, and its file.
 
-use std::io;
+use std::{io, path::PathBuf, time::Duration};
 
-use kiln_runtime::Process;
-
-use super::{inside, node};
+use super::{
+    inside,
+    node::{self, StartedNode},
+};
 use crate::{
     Error, Paths, Result,
     cni::CNI_CONFIG,
@@ -16,16 +17,42 @@ use crate::{
 /// The trace's file in the cluster's directory.
 pub(crate) const FILE: &str = "trace.json";
 
-/// Begins to watch a cluster from outside, where its trace is to. `node` is the first control plane, whose API will be at
-/// `server`.
-pub(super) fn watch(process: &Process, node: &str, server: String, nodes: usize, proxies: usize) {
+/// How long the logs of kube-proxy may take to tell that it has the Services once its pod is Ready: a version that says it
+/// in other words never does.
+const NOTED: Duration = Duration::from_secs(3);
+/// How often logs are looked at. They give the time of what they tell, so nothing is lost by it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Begins to watch a cluster of these nodes from outside, where its trace is to. The API of the first control plane will be
+/// at `server`.
+pub(super) fn watch(
+    paths: &Paths,
+    cluster: &str,
+    nodes: &[StartedNode],
+    first: &StartedNode,
+    server: String,
+    proxies: usize,
+) {
     let Some(trace) = trace::current().filter(Trace::watches) else { return };
-    let (process, node, recorder) = (process.clone(), node.to_owned(), trace.clone());
+    let (process, node, recorder) = (first.process.clone(), first.plan.name.clone(), trace.clone());
+    let count = nodes.len();
+    let vars: Vec<PathBuf> = nodes
+        .iter()
+        .filter(|_| proxies > 0)
+        .map(|node| paths.node(cluster, &node.plan.name).join("var"))
+        .collect();
     let observer = async move {
         let seen = |node: Option<&str>, name: &str| recorder.mark(node, name);
         let credentials = || Some((inside::read(&process, &node, node::ADMIN_CONF).ok()?, server.clone()));
         let client = watch::ready(&credentials, &seen).await;
-        tokio::join!(watch::nodes(&client, nodes, &seen), watch::pods(&client, proxies, &seen));
+        tokio::join!(watch::nodes(&client, count, &seen), watch::pods(&client, proxies, &seen));
+        // A pod of kube-proxy is Ready when it runs, which may be before it knows a Service.
+        let synced = async {
+            while !vars.iter().all(|var| trace::tell(var, trace::PROXY_SYNCED)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(NOTED, synced).await;
     };
     trace.set_observer(tokio::spawn(observer));
 }

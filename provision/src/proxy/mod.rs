@@ -22,7 +22,7 @@ use kiln_runtime::Cgroup;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::{Error, Result, cluster::Cancel};
+use crate::{Error, Result, cluster::Cancel, service};
 
 /// What the proxy says when all of its ports are bound.
 const READY: &str = "ready";
@@ -47,11 +47,7 @@ pub(crate) async fn main(argument: Option<String>, cancel: Cancel) -> Result<()>
     // A session of its own: signals of the caller's terminal are not for the proxy. Started from a shell it may have
     // one already.
     let _ = rustix::process::setsid();
-    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no ports were given");
-    let ports: Ports = argument
-        .ok_or_else(missing)
-        .and_then(|text| Ok(serde_json::from_str(&text)?))
-        .map_err(Error::service("read the ports to serve"))?;
+    let ports: Ports = service::told(argument, "read the ports to serve")?;
     if let Some(cgroup) = &ports.cgroup {
         cgroup.enter()?;
     }

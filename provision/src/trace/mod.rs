@@ -31,6 +31,6 @@ pub use critical::{Segment, critical_path};
 pub(crate) use event::CREATED;
 pub use event::{Event, Kind, Recording};
 pub(crate) use kubeadm::Phases;
-pub(crate) use notes::marks;
+pub(crate) use notes::{PROXY_SYNCED, marks, tell};
 pub use recorder::Trace;
 pub(crate) use recorder::{current, exec, mark, phase, step, wait};

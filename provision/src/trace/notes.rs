@@ -21,6 +21,9 @@ const MOST: u64 = 4 << 20;
 /// Containers are started anew when they fail: how many of their logs are looked at.
 const ATTEMPTS: u32 = 4;
 
+/// kube-proxy knows the Services.
+pub(crate) const PROXY_SYNCED: &str = "kube-proxy synced";
+
 /// A component whose log has something to say.
 struct Component {
     /// How the name of its pod begins, and its container's name.
@@ -46,7 +49,7 @@ const COMPONENTS: [Component; 6] = [
     Component {
         name: "kube-proxy",
         started: "kube-proxy started",
-        tells: Some(("\"Caches are synced\" controller=\"endpoint slice config\"", "kube-proxy synced")),
+        tells: Some(("\"Caches are synced\" controller=\"endpoint slice config\"", PROXY_SYNCED)),
     },
     Component { name: "coredns", started: "CoreDNS started", tells: Some((" F .:53", "CoreDNS serving")) },
 ];
@@ -77,13 +80,22 @@ pub(super) fn pods(var: &Path) -> Vec<PodDirectory> {
 
 /// The marks that logs below a node's `/var` hold, each at its first time.
 pub(crate) fn marks(var: &Path) -> BTreeMap<&'static str, SystemTime> {
+    noted(var, |_| true)
+}
+
+/// Whether logs below a node's `/var` hold the mark that a component's log tells.
+pub(crate) fn tell(var: &Path, mark: &str) -> bool {
+    noted(var, |component| component.tells.is_some_and(|(_, told)| told == mark)).contains_key(mark)
+}
+
+fn noted(var: &Path, wanted: impl Fn(&Component) -> bool) -> BTreeMap<&'static str, SystemTime> {
     let mut found = BTreeMap::new();
     let mut keep = |name, time: SystemTime| {
         found.entry(name).and_modify(|known: &mut SystemTime| *known = time.min(*known)).or_insert(time);
     };
     let Ok(root) = fs_err::File::open(var) else { return found };
     for pod in pods(var) {
-        let Some(component) = COMPONENTS.iter().find(|component| {
+        let Some(component) = COMPONENTS.iter().filter(|component| wanted(component)).find(|component| {
             pod.name.strip_prefix(component.name).is_some_and(|rest| rest.starts_with('-'))
         }) else {
             continue;
@@ -185,6 +197,8 @@ mod tests {
             ("kube-scheduler started", time("2026-11-24T17:12:54Z")),
         ]);
         assert_eq!(marks(var.path()), expected);
+        let told = ["etcd ready", "CoreDNS serving", PROXY_SYNCED].map(|mark| tell(var.path(), mark));
+        assert_eq!(told, [true, true, false]);
     }
 
     #[test]
