@@ -161,10 +161,13 @@ async fn systemctl(process: &Process, verb: &str) {
     }
 }
 
+/// What kubeadm says of a phase that it does not run.
+const LEFT_OUT: &str = "Skipping phase";
+
 /// What kubeadm says it is doing, without the name of its phase before it: `[certs] Generating "ca" certificate and key`.
 fn step(line: &str) -> Option<&str> {
     let (_, step) = line.strip_prefix('[')?.split_once("] ")?;
-    Some(step.trim()).filter(|step| !step.is_empty())
+    Some(step.trim()).filter(|step| !step.is_empty() && !step.starts_with(LEFT_OUT))
 }
 
 /// What kubelet said last, when the node can still be asked.
@@ -223,6 +226,7 @@ mod tests {
         assert_eq!(step(line), Some("Checking kube-apiserver at https://172.30.0.2:6443/livez"));
         assert_eq!(step("I0101 12:00:00.000000 [x] y"), None);
         assert_eq!(step("[certs] "), None);
+        assert_eq!(step("[upload-certs] Skipping phase. Please see --upload-certs"), None);
     }
 
     #[test]

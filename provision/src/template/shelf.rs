@@ -102,8 +102,9 @@ pub(crate) fn discard(paths: &Paths, key: &TemplateKey) {
 /// [`crate::Error::File`] when it cannot be written.
 pub(crate) fn save(paths: &Paths, key: &TemplateKey, template: Template) -> Result<()> {
     let sha256 = digest(&template);
-    write_json(&key.path(paths), &Kept { format: FORMAT, sha256, template })?;
-    prune(&paths.templates());
+    let path = key.path(paths);
+    write_json(&path, &Kept { format: FORMAT, sha256, template })?;
+    prune(&paths.templates(), &path);
     Ok(())
 }
 
@@ -122,13 +123,20 @@ pub(crate) fn extend(paths: &Paths, key: &TemplateKey, followers: Vec<Member>) -
     Ok(save(paths, key, template)?)
 }
 
-/// Removes what has not been used for the longest time. Whoever reads one meanwhile has it open, or boots without.
-fn prune(directory: &Path) {
+/// Removes what has not been used for the longest time, but for the one that was just written. Whoever reads one meanwhile
+/// has it open, or boots without.
+fn prune(directory: &Path, written: &Path) {
+    let now = SystemTime::now();
     let entries = fs_err::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    let used = |entry: &fs_err::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
-    let mut templates: Vec<_> = entries.filter_map(|entry| Some((used(&entry)?, entry.path()))).collect();
+    let others = entries.filter(|entry| entry.path() != written);
+    let used = |entry: &fs_err::DirEntry| {
+        let time = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        // It was used before the clock was set back.
+        Some(if time > now { SystemTime::UNIX_EPOCH } else { time })
+    };
+    let mut templates: Vec<_> = others.filter_map(|entry| Some((used(&entry)?, entry.path()))).collect();
     templates.sort_unstable_by(|one, other| other.cmp(one));
-    for (_, path) in templates.into_iter().skip(KEPT) {
+    for (_, path) in templates.into_iter().skip(KEPT - 1) {
         let _ = remove_if_exists(&path);
     }
 }
@@ -139,6 +147,8 @@ fn digest(template: &Template) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::template::Origin;
 
@@ -188,5 +198,24 @@ mod tests {
         let kept = fs_err::read_dir(paths.templates()).unwrap().count();
         assert_eq!(kept, KEPT);
         assert!(find(&paths, &TemplateKey(format!("{:02}", KEPT + 2)), &Silent).is_some());
+    }
+
+    #[test]
+    fn templates_of_before_the_clock_was_set_back_go_first() {
+        let (_directory, paths) = paths();
+        let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
+        for number in 0..KEPT {
+            let key = TemplateKey(format!("{number:02}"));
+            save(&paths, &key, template()).unwrap();
+            let file = fs_err::File::open(key.path(&paths)).unwrap();
+            file.file().set_modified(tomorrow).unwrap();
+        }
+        for new in ["a", "b"] {
+            save(&paths, &TemplateKey(new.to_owned()), template()).unwrap();
+        }
+        assert_eq!(fs_err::read_dir(paths.templates()).unwrap().count(), KEPT);
+        for new in ["a", "b"] {
+            assert!(find(&paths, &TemplateKey(new.to_owned()), &Silent).is_some(), "{new}");
+        }
     }
 }
