@@ -175,6 +175,7 @@ mod tests {
             dns_seconds: 15.25,
             pod_seconds: 14.0,
             cpu_seconds: Some(10.5),
+            stolen_seconds: Some(0.25),
             memory_bytes: Some(400 << 20),
             disk_bytes: Some(16 << 20),
             delete_seconds: 0.4,
@@ -186,6 +187,7 @@ mod tests {
                 runs: vec![Boot {
                     bootstrap: Origin::Kubeadm,
                     cpu_seconds: None,
+                    stolen_seconds: None,
                     memory_bytes: None,
                     disk_bytes: None,
                     ..boot(20.0)

@@ -30,6 +30,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Creates the cluster and waits for all marks. What there is of it stays, also after an error.
 pub(super) async fn measure(site: &Site<'_>, options: &BootOptions) -> Result<Boot> {
     let free = site.free_bytes();
+    let stolen = stolen_seconds();
     let start = SystemTime::now();
     let seen: Mutex<Vec<(String, f64)>> = Mutex::default();
     let program = create(site, start);
@@ -39,6 +40,7 @@ pub(super) async fn measure(site: &Site<'_>, options: &BootOptions) -> Result<Bo
     let ((created_seconds, own_cpu), pod_seconds) =
         both.await.map_err(|_| Error::BenchLimit { name: site.name.clone(), seconds: limit.as_secs() })??;
     let cpu_seconds = site.cpu_seconds().map(|nodes| nodes + own_cpu);
+    let stolen_seconds = stolen.zip(stolen_seconds()).map(|(before, after)| after - before);
     let memory_bytes = site.memory_bytes();
     let disk_bytes = site.disk_bytes(free);
     let seen = seen.into_inner().unwrap_or_default();
@@ -52,6 +54,7 @@ pub(super) async fn measure(site: &Site<'_>, options: &BootOptions) -> Result<Bo
         dns_seconds: first(DNS_READY),
         pod_seconds,
         cpu_seconds,
+        stolen_seconds,
         memory_bytes,
         disk_bytes,
         delete_seconds: 0.0,
@@ -115,6 +118,17 @@ impl Drop for Started {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
+}
+
+/// What a hypervisor has given to others while this host wanted it, since it was started.
+fn stolen_seconds() -> Option<f64> {
+    parse_stolen(&fs_err::read_to_string("/proc/stat").ok()?)
+}
+
+/// proc_stat(5): `cpu  USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`, of all processors together.
+fn parse_stolen(stat: &str) -> Option<f64> {
+    let ticks: f64 = stat.strip_prefix("cpu ")?.lines().next()?.split_whitespace().nth(7)?.parse().ok()?;
+    Some(ticks / TICKS_PER_SECOND)
 }
 
 /// Processor time of a process, without that of its children: those of Kiln run in nodes, and are counted there.
@@ -246,6 +260,13 @@ mod tests {
         let stat = "7 (a) b (c)) R 1 7 7 0 -1 4194304 100 0 0 0 150 50 999 999 20 0 1 0 100 0 0";
         assert_eq!(parse_stat(stat), Some(2.0));
         assert_eq!(parse_stat("7 (x) R 1"), None);
+    }
+
+    #[test]
+    fn stolen_time_is_of_all_processors_together() {
+        let stat = "cpu  3368337 536042 397736 1542294 24438 0 15897 46450 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(parse_stolen(stat), Some(464.5));
+        assert_eq!(parse_stolen("cpu  1 2 3 4 5 6 7"), None, "a kernel that does not count it");
     }
 
     #[tokio::test]

@@ -24,6 +24,9 @@ impl Origin {
     }
 }
 
+/// Seconds of stolen time that change what a boot took.
+const WORTH_TELLING: f64 = 0.1;
+
 /// One boot. Times are in seconds from the start of the program, but for the deletion's own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Boot {
@@ -43,6 +46,9 @@ pub struct Boot {
     pub pod_seconds: f64,
     /// Processor time of the program itself and of the nodes up to the last mark.
     pub cpu_seconds: Option<f64>,
+    /// Processor time that others had meanwhile while this host wanted it, on all of its processors: what a hypervisor says
+    /// it gave to its other guests (`steal` of proc_stat(5)).
+    pub stolen_seconds: Option<f64>,
     /// What the nodes then held in memory and could not give back at once.
     pub memory_bytes: Option<u64>,
     /// What the cluster then held on the disk.
@@ -56,8 +62,10 @@ impl Boot {
     #[must_use]
     pub fn line(&self) -> String {
         let cpu = self.cpu_seconds.map(|seconds| format!("; {seconds:.1} CPU-s")).unwrap_or_default();
+        let stolen = self.stolen_seconds.filter(|seconds| *seconds >= WORTH_TELLING);
+        let stolen = stolen.map(|seconds| format!(", {seconds:.1} stolen")).unwrap_or_default();
         format!(
-            "by {}: created {:.1} s, API {:.1}, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}{cpu}",
+            "by {}: created {:.1} s, API {:.1}, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}{cpu}{stolen}",
             self.bootstrap.as_str(),
             self.created_seconds,
             self.api_seconds,
@@ -87,7 +95,7 @@ pub struct Measure {
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// All figures, in the order in which they are listed.
-pub const MEASURES: [Measure; 10] = [
+pub const MEASURES: [Measure; 11] = [
     Measure {
         name: "created",
         title: "create returned",
@@ -119,6 +127,13 @@ pub const MEASURES: [Measure; 10] = [
         of: |boot| Some(boot.pod_seconds),
     },
     Measure { name: "cpu", title: "processor time", unit: "CPU-s", gated: true, of: |boot| boot.cpu_seconds },
+    Measure {
+        name: "stolen",
+        title: "taken by other guests",
+        unit: "CPU-s",
+        gated: false,
+        of: |boot| boot.stolen_seconds,
+    },
     Measure {
         name: "memory",
         title: "memory",

@@ -196,7 +196,7 @@ async fn component(
             if wanted != component.pinned_version() {
                 require(build, component, kubernetes, wanted, &module).await?;
             }
-            change(build, component, kubernetes, wanted, &module).await?;
+            change(build, component, wanted, &module).await?;
             compile(build, component, &linker_flags, wanted, &module, &out).await?;
             if wanted != component.pinned_version() {
                 check_version(build, component, wanted, &module).await?;
@@ -286,16 +286,13 @@ async fn require(
 }
 
 /// Lets the module in `module` take changed copies, made beside it, of the modules that the recipe changes.
-async fn change(
-    build: &Build<'_>,
-    component: &Component,
-    kubernetes: &KubernetesVersion,
-    wanted: &str,
-    module: &Path,
-) -> Result<()> {
+async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: &Path) -> Result<()> {
     let changes = Changes::of(component.name);
     for name in changes.modules() {
-        let version = if name == component.module { wanted.to_owned() } else { kubernetes.staging() };
+        let Some(version) = required(build, name, module).await? else {
+            build.reporter.message(1, &format!("{} {wanted} is compiled without {name}", component.name));
+            continue;
+        };
         let source = download(build, name, &version, module).await?.dir;
         let copy = PathBuf::from(format!("../changed/{name}"));
         let missing = changes.copy(name, &source, &module.join(&copy));
@@ -315,15 +312,22 @@ async fn change(
     Ok(())
 }
 
+/// The version of a module that Go takes for the module in `module`; `None` when it takes none at all.
+async fn required(build: &Build<'_>, name: &str, module: &Path) -> Result<Option<String>> {
+    let format = "{{if not .Error}}{{with .Replace}}{{.Version}}{{else}}{{.Version}}{{end}}{{end}}";
+    let go = build.tools.go(format!("ask for the version of {name}"));
+    let list = ["list", "-mod=mod", "-m", "-e", "-f", format, name];
+    let version = go.args(list).directory(module).run(build.reporter).await?;
+    Ok(Some(version.trim().to_owned()).filter(|version| !version.is_empty()))
+}
+
 /// Go takes a newer version when the one that is wanted lacks a package: that would be found by its users only.
 async fn check_version(build: &Build<'_>, component: &Component, wanted: &str, module: &Path) -> Result<()> {
-    let go = build.tools.go(format!("ask for the version of {}", component.name));
-    let list = ["list", "-mod=mod", "-m", "-f", "{{.Version}}", component.module];
-    let taken = go.args(list).directory(module).run(build.reporter).await?;
-    if taken.trim() == wanted {
+    let taken = required(build, component.module, module).await?;
+    if taken.as_deref() == Some(wanted) {
         return Ok(());
     }
-    let reason = format!("Go compiles {} instead", taken.trim());
+    let reason = format!("Go compiles {} instead", taken.as_deref().unwrap_or("another module"));
     Err(Error::Recipe { object: format!("{} {wanted}", component.name), reason })
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Boot {
     pub(crate) pod_seconds: f64,
     /// Processor time up to the last mark.
     pub(crate) cpu_seconds: Option<f64>,
+    /// Processor time that the hypervisor gave to others meanwhile.
+    pub(crate) stolen_seconds: Option<f64>,
     /// What the nodes then held in memory and could not give back at once.
     pub(crate) memory_bytes: Option<u64>,
     /// What the cluster then held on the disk.
@@ -62,13 +64,14 @@ impl Boot {
     /// The marks in one line.
     pub(crate) fn line(&self) -> String {
         format!(
-            "created {:.1} s, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}; {:.1} CPU-s",
+            "created {:.1} s, node {:.1}, all nodes {:.1}, CoreDNS {:.1}, pod {:.1}; {:.1} CPU-s, {:.1} stolen",
             self.created_seconds,
             self.node_seconds,
             self.nodes_seconds,
             self.dns_seconds,
             self.pod_seconds,
-            self.cpu_seconds.unwrap_or_default()
+            self.cpu_seconds.unwrap_or_default(),
+            self.stolen_seconds.unwrap_or_default()
         )
     }
 }
@@ -128,7 +131,7 @@ mod tests {
     const PRINTED: &str = r#"[
         {"tool": "kiln", "image": "x", "nodes": 1, "summary": {}, "runs": [{
             "bootstrap": "template", "created_seconds": 6.5, "api_seconds": 3.0, "node_seconds": 4.0, "nodes_seconds": 4.0,
-            "dns_seconds": 5.0, "pod_seconds": 7.0, "cpu_seconds": 6.9, "memory_bytes": 1, "disk_bytes": null,
+            "dns_seconds": 5.0, "pod_seconds": 7.0, "cpu_seconds": 6.9, "stolen_seconds": 0.1, "memory_bytes": 1, "disk_bytes": null,
             "delete_seconds": 0.3}]}]"#;
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 type Figure = (&'static str, &'static str, usize, fn(&Boot) -> Option<f64>);
 
 /// Name, unit, digits after the point, value.
-const FIGURES: [Figure; 10] = [
+const FIGURES: [Figure; 11] = [
     ("create has ended", "s", 1, |boot| Some(boot.created_seconds)),
     ("API ready", "s", 1, |boot| Some(boot.api_seconds)),
     ("first node Ready", "s", 1, |boot| Some(boot.node_seconds)),
@@ -28,6 +28,7 @@ const FIGURES: [Figure; 10] = [
     ("CoreDNS 2/2 Ready", "s", 1, |boot| Some(boot.dns_seconds)),
     ("pod's lookup answered", "s", 1, |boot| Some(boot.pod_seconds)),
     ("CPU to the end", "CPU-s", 1, |boot| boot.cpu_seconds),
+    ("taken by other guests meanwhile", "CPU-s", 1, |boot| boot.stolen_seconds),
     ("memory, what can be given back left out", "MiB", 0, |boot| boot.memory_bytes.map(mebibytes)),
     ("disk of the cluster alone", "MiB", 1, |boot| boot.disk_bytes.map(mebibytes)),
     ("delete", "s", 2, |boot| Some(boot.delete_seconds)),
