@@ -253,3 +253,14 @@ fn listed(kiln: &Kiln) -> Option<Vec<String>> {
     let output = kiln.command().args(["get", "clusters"]).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
+
+/// A file or directory that belongs to the tests. Where the checkout is, cargo says when they run: it takes a test that another
+/// checkout has compiled into the same target directory.
+///
+/// # Panics
+/// When the test is not run by cargo.
+#[must_use]
+pub fn data(name: &str) -> PathBuf {
+    let directory = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests, and sets it");
+    Path::new(&directory).join("tests/data").join(name)
+}

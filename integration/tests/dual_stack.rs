@@ -11,6 +11,7 @@ use std::{
 use kiln_integration::{
     Cluster, Fixture, Steps,
     cluster::{has_condition, http_get, items},
+    fixture,
     host::{Mounted, run, text},
 };
 use serde_json::{Value, json};
@@ -112,7 +113,7 @@ fn addresses(fixture: &Fixture, steps: &mut Steps) {
 fn services(fixture: &Fixture, steps: &mut Steps) {
     let kiln = fixture.kiln();
     let cluster = Cluster::new(kiln, CLUSTER);
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dual-web.yaml");
+    let manifest = fixture::data("dual-web.yaml");
     let manifest = fs_err::read(manifest).expect("a manifest of the test");
     steps.step("a pod serves on both families", || {
         let _ =

@@ -3,12 +3,11 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use kiln_integration::{Fixture, Steps, kiln::LONG};
+use kiln_integration::{Fixture, Steps, fixture, kiln::LONG};
 use nix::sys::signal::Signal;
 
 /// A create may tidy up for so long after Ctrl-C before its user presses it again.
@@ -110,7 +109,7 @@ fn creates_beside_each_other_do_not_meet() {
 fn a_hopeless_cluster_is_explained_and_removed_unless_retained() {
     let Some(fixture) = Fixture::open() else { return };
     let mut steps = Steps::default();
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/never-ready.yaml");
+    let config = fixture::data("never-ready.yaml");
     let config = config.to_str().expect("a source path is text");
     steps.step("it is explained and removed", || {
         let finished = fixture.create("it-never", &["--config", config]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_integration::{
     Cluster, Fixture, Registry, Steps, Tools,
     cluster::items,
-    debian,
+    debian, fixture,
     kind_image::{self, UNPACKING},
     loading,
 };
@@ -57,7 +57,7 @@ fn push(fixture: &Fixture, tools: &Tools, registry: &Registry, oldest: &Path, la
 }
 
 fn create(fixture: &Fixture, image: &str, version: &str) {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/old-containerd.yaml");
+    let config = fixture::data("old-containerd.yaml");
     let config = config.to_str().expect("a source path is text");
     let created =
         fixture.create(CLUSTER, &["--config", config, "--image", image, "--wait", "5m"]).succeeded();

@@ -5,6 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use kiln_integration::{
     Cluster, Fixture, Steps, TestImage,
     cluster::{BUSYBOX, items},
+    fixture,
     host::text,
     kiln::LONG,
 };
@@ -39,7 +40,7 @@ fn a_pod_network_of_the_users_own_takes_over() {
 }
 
 fn data() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/flannel")
+    fixture::data("flannel")
 }
 
 fn build(program: &Path) {

@@ -1,7 +1,7 @@
 //! A control plane and two workers: pods of different nodes reach each other, under their own addresses, and images are loaded
 //! into all of them at once.
 
-use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use kiln_integration::{
     Cluster, Fixture, Steps,
@@ -35,7 +35,7 @@ fn workers_join_and_their_pods_reach_each_other() {
 }
 
 fn create(fixture: &Fixture) {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/workers.yaml");
+    let config = fixture::data("workers.yaml");
     let config = config.to_str().expect("a source path is text");
     let finished = fixture.create(CLUSTER, &["--config", config, "--wait", "5m"]).succeeded();
     assert!(finished.stderr().contains("Joining worker nodes"), "{}", finished.report());
