@@ -81,6 +81,100 @@ fn a_cluster_from_a_template_is_what_kubeadm_makes() {
     steps.finish();
 }
 
+/// A cluster whose nodes are given files.
+const GIVEN: &str = "it-given";
+
+#[test]
+fn what_is_mounted_into_a_node_has_its_effect() {
+    let Some(fixture) = Fixture::open() else { return };
+    let mut steps = Steps::default();
+    let directory = |name: &str| {
+        let path = fixture.directory().join(name);
+        fs::create_dir(&path).expect("the fixture's directory is writable");
+        path
+    };
+    let node = format!("{GIVEN}-control-plane");
+    let read = |path: &str| fixture.kiln().run(&["exec", &node, "--", "cat", path]).succeeded().stdout();
+    let (patches, keys) = (directory("patches"), directory("keys"));
+    let configuration = template::unique_configuration(
+        &fixture,
+        &json!([{
+            "role": "control-plane",
+            "extraMounts": [{ "hostPath": patches, "containerPath": "/patches" }],
+            "kubeadmConfigPatches": ["kind: InitConfiguration\npatches: {directory: /patches}\n"],
+        }]),
+    );
+    let patch = |value: &str| {
+        let text = format!("metadata:\n  annotations: {{kiln.test/patch: {value}}}\n");
+        fs::write(patches.join("kube-scheduler+strategic.yaml"), text).expect("the directory is writable");
+    };
+    let create = |configuration: &str| {
+        fixture
+            .create(GIVEN, &["--config", configuration, "--wait", "3m", "-v", "1"])
+            .succeeded()
+            .stderr()
+            .to_owned()
+            .to_owned()
+    };
+    let patched = |value: &str| {
+        let manifest = read("/etc/kubernetes/manifests/kube-scheduler.yaml");
+        assert!(manifest.contains(&format!("kiln.test/patch: {value}")), "{manifest}");
+    };
+    steps.step("kubeadm's patches have their effect, and so they have by a template", || {
+        patch("one");
+        let said = create(&configuration);
+        assert!(said.contains("leaves a template"), "{said}");
+        assert!(!said.contains("does not print its CoreDNS"), "{said}");
+        patched("one");
+        let _ = fixture.delete(GIVEN);
+        assert!(!create(&configuration).contains("by kubeadm"));
+        patched("one");
+    });
+    let mut authority = None;
+    steps.step("patches that have changed do not meet what they were before", || {
+        let pki = |file: &str| read(&format!("/etc/kubernetes/pki/{file}"));
+        authority = Some((pki("ca.crt"), pki("ca.key")));
+        let _ = fixture.delete(GIVEN);
+        patch("two");
+        assert!(create(&configuration).contains("leaves a template"));
+        patched("two");
+    });
+    let _ = fixture.delete(GIVEN);
+    if let Some((certificate, key)) = authority {
+        steps.step("an authority of the user's is the cluster's", || {
+            for (file, text) in [("ca.crt", &certificate), ("ca.key", &key)] {
+                fs::write(keys.join(file), text).expect("the directory is writable");
+            }
+            let nodes = json!([{
+                "role": "control-plane",
+                "extraMounts": [{ "hostPath": keys, "containerPath": "/etc/kubernetes/pki" }],
+            }, { "role": "worker" }]);
+            let said = create(&template::unique_configuration(&fixture, &nodes));
+            assert!(
+                said.contains("an extra mount is in the place of what it makes, /etc/kubernetes/pki"),
+                "{said}"
+            );
+            let cluster = Cluster::new(fixture.kiln(), GIVEN);
+            assert_eq!(cluster.resolve(None, API_SERVICE), "10.96.0.1");
+            let published = ["get", "cm", "kube-root-ca.crt", "-o", "jsonpath={.data.ca\\.crt}"];
+            let published = fixture.kiln().kubectl(GIVEN, &published).succeeded().stdout();
+            assert_eq!(published.trim(), certificate.trim());
+        });
+        steps.step("which is still the user's when the cluster is not", || {
+            let _ = fixture.delete(GIVEN);
+            let kept = |file: &str| fs::read_to_string(keys.join(file)).expect("it is still there");
+            assert_eq!((kept("ca.crt"), kept("ca.key")), (certificate, key));
+            assert!(kept("apiserver.crt").contains("CERTIFICATE"), "kubeadm writes the others beside it");
+        });
+    }
+    for name in fixture.clusters() {
+        let _ = fixture.delete(&name);
+    }
+    steps.step("nothing is left", || fixture.assert_nothing_left());
+    template::forget(&fixture, &[GIVEN]);
+    steps.finish();
+}
+
 /// Waits until the add-ons run and everything that controllers make is there.
 fn settle(fixture: &Fixture, name: &str) {
     for (namespace, workload) in [

@@ -73,7 +73,7 @@ impl Dns {
 
 /// The objects with another period of the readiness probe; `None` when they are not what is expected.
 fn hastened(text: &str) -> Option<String> {
-    let mut objects: Vec<Value> = serde_saphyr::from_multiple(text).ok()?;
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(&documents(text)).ok()?;
     objects.retain(|object| !object.is_null());
     let deployment = objects.iter_mut().find(|object| object["kind"] == "Deployment")?;
     for container in deployment.pointer_mut("/spec/template/spec/containers")?.as_array_mut()? {
@@ -83,6 +83,17 @@ fn hastened(text: &str) -> Option<String> {
     }
     // JSON is YAML.
     Some(objects.iter().map(|object| format!("---\n{object}\n")).collect())
+}
+
+/// What kubeadm prints, as YAML. Where it has patches it tells of them in between, and an object that it has read and written
+/// again begins on the line of its marker.
+fn documents(printed: &str) -> String {
+    let lines = printed.lines().filter(|line| !line.starts_with("[patches]"));
+    let parted = lines.map(|line| match line.strip_prefix("---") {
+        Some(first) => format!("---\n{first}\n"),
+        None => format!("{line}\n"),
+    });
+    parted.collect()
 }
 
 #[cfg(test)]
@@ -99,6 +110,10 @@ mod tests {
             objects[1]["spec"]["template"]["spec"]["containers"][0],
             json!({ "name": "coredns", "readinessProbe": { "httpGet": { "port": 8181 }, "periodSeconds": 1 } })
         );
+        let patched =
+            text.replace("---\nkind: D", "[patches] Found the following patch files: [x.yaml]\n---kind: D");
+        assert_ne!(patched, text);
+        assert_eq!(hastened(&patched), hastened(text));
         assert!(hastened("kind: Service\n").is_none());
         assert!(hastened("error: [").is_none());
     }

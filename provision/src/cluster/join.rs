@@ -224,7 +224,10 @@ fn share_keys(nodes: &[StartedNode], start: &Start) -> Result<()> {
         let path = format!("{PKI}/{file}");
         let content = inside::read(&first.process, &first.plan.name, &path)?;
         for node in &others {
-            inside::write_private(&node.process, &node.plan.name, &path, &content)?;
+            // A mount may have brought it; it is the user's then.
+            if inside::read(&node.process, &node.plan.name, &path).ok().as_ref() != Some(&content) {
+                inside::write_private(&node.process, &node.plan.name, &path, &content)?;
+            }
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ mod load;
 mod load_balancer;
 mod make;
 mod manifest;
+mod mounted;
 mod network;
 mod node;
 mod observe;

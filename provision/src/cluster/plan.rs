@@ -37,10 +37,19 @@ pub(super) struct NodePlan {
     pub(super) endpoint: Endpoint,
     /// What kubeadm is to read.
     pub(super) kubeadm: String,
-    /// What the node would be called in a template, and the template by the first: where there can be one.
-    pub(super) template: Option<TemplateKey>,
+    /// What the node would be called in a template, and the template by the first; or why there can be none.
+    pub(super) template: std::result::Result<TemplateKey, String>,
+    /// Where the user mounts something in the place of what a boot makes.
+    pub(super) hidden: Option<PathBuf>,
     /// containerd's configuration, where the image's is to be changed.
     pub(super) containerd: Option<String>,
+}
+
+impl NodePlan {
+    /// What a node that follows the first is called in a template, if it can be in one.
+    pub(super) fn member(&self) -> Option<&TemplateKey> {
+        self.template.as_ref().ok().filter(|_| self.hidden.is_none())
+    }
 }
 
 /// Where containerd's configuration is in a node.

@@ -1,6 +1,10 @@
 //! What a cluster takes before it is made: images, a network, addresses and ports.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use oci_spec::image::Arch;
@@ -10,6 +14,7 @@ use super::{
     blocking::Steps,
     images::find_or_pull,
     load_balancer::BalancerPlan,
+    mounted,
     plan::{self, NodePlan},
     ports,
     unpacked::with_images_unpacked,
@@ -76,6 +81,21 @@ pub(super) async fn ensure_images(
     Ok(images)
 }
 
+/// What a node is called in templates, or why it can be in none.
+fn template_key(
+    image: &Image,
+    input: &kubeadm::Input<'_>,
+    kubeadm: &str,
+) -> Result<std::result::Result<TemplateKey, String>> {
+    let mounts = &input.cluster.nodes[input.index].extra_mounts;
+    let patches = match mounted::patches(mounts, kubeadm) {
+        Ok(patches) => patches,
+        Err(error) => return Ok(Err(format!("kubeadm's patches cannot be looked at: {error}"))),
+    };
+    let key = TemplateKey::new(&image.manifest, input, patches)?;
+    Ok(key.ok_or_else(|| "a patch names the cluster's nodes or addresses".to_owned()))
+}
+
 /// Chooses what clusters must not share. Nothing is made or written down; whoever goes on to do so holds the host's lock.
 pub(super) async fn choose(
     paths: &Paths,
@@ -92,7 +112,7 @@ pub(super) async fn choose(
     let sys_resource = host::detect()?.sys_resource;
     let names = config::node_names(&named);
     let mut plans: Vec<NodePlan> = Vec::new();
-    for (index, (node, from)) in names.iter().zip(images).enumerate() {
+    for (index, ((node, from), asked)) in names.iter().zip(images).zip(&config.nodes).enumerate() {
         let endpoint = plan::endpoint(&network, &node.name, index)?;
         // Patches that do not apply are found here, before anything is made.
         let input = kubeadm::Input {
@@ -117,8 +137,9 @@ pub(super) async fn choose(
         let first =
             role == NodeRole::ControlPlane && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane);
         plans.push(NodePlan {
+            template: template_key(&from.image, &input, &kubeadm)?,
             kubeadm,
-            template: TemplateKey::new(&from.image.manifest, &input)?,
+            hidden: mounted::in_the_way(&asked.extra_mounts).map(Path::to_owned),
             containerd: plan::patched_containerd(config, &from.image, &from.layers, sys_resource)?,
             name: node.name.clone(),
             role,

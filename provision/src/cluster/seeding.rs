@@ -122,7 +122,7 @@ async fn followers(
 ) -> Result<Vec<Member>, Cause> {
     let mut members: Vec<Member> = Vec::new();
     for node in nodes.filter(|node| !node.plan.first) {
-        let Some(key) = &node.plan.template else { continue };
+        let Some(key) = node.plan.member() else { continue };
         if members.iter().any(|known| known.key == *key) {
             continue;
         }

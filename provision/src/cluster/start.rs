@@ -155,6 +155,11 @@ pub(super) fn decide(
         Ok(())
     };
     let version: KubernetesVersion = first.kubernetes_version.parse()?;
+    let hidden = nodes.iter().filter(|plan| plan.role == NodeRole::ControlPlane);
+    if let Some(hidden) = hidden.filter_map(|plan| plan.hidden.as_deref()).next() {
+        without(&format!("an extra mount is in the place of what it makes, {}", hidden.display()))?;
+        return Ok(plain);
+    }
     let identity = Identity::read(&first.kubeadm, &first.name).filter(|_| version.at_least(ADMINS_SINCE));
     let Some(identity) = identity else {
         without("its keys are not the usual ones")?;
@@ -175,9 +180,12 @@ pub(super) fn decide(
         without("the image's own pod network is part of what kubeadm and kind's steps make")?;
         return Ok(bare(keys));
     }
-    let Some(key) = first.template.clone() else {
-        without("a patch names the cluster's nodes or addresses")?;
-        return Ok(bare(keys));
+    let key = match &first.template {
+        Ok(key) => key.clone(),
+        Err(reason) => {
+            without(reason)?;
+            return Ok(bare(keys));
+        }
     };
     let control_planes = nodes.iter().filter(|plan| plan.role == NodeRole::ControlPlane);
     let etcd: BTreeMap<_, _> =
@@ -193,8 +201,7 @@ pub(super) fn decide(
         let handed_out = hands_out_usual_ranges(&template, networking.pod_subnet.as_str());
         let ranges_of = |number| if handed_out { pod_cidrs(subnets, number) } else { Vec::new() };
         let is_known = |plan: &NodePlan| {
-            keys.followers.contains_key(&plan.name)
-                && plan.template.as_ref().is_some_and(|key| template.knows(key))
+            keys.followers.contains_key(&plan.name) && plan.member().is_some_and(|key| template.knows(key))
         };
         let control_planes_known =
             others(nodes, NodeRole::ControlPlane).all(|plan| is_known(plan) && etcd.contains_key(&plan.name));
@@ -202,7 +209,7 @@ pub(super) fn decide(
             .zip(nodes.iter().filter(|plan| !plan.first))
             .filter(|(_, plan)| is_known(plan) && (plan.role == NodeRole::Worker || control_planes_known));
         let follower = |(number, plan): (usize, &NodePlan)| Follower {
-            key: plan.template.clone(),
+            key: plan.member().cloned(),
             origin: origin_of(plan, &origin, networking),
             ranges: ranges_of(number),
             taints: taints(plan),

@@ -127,7 +127,7 @@ nodeRegistration:
 ";
 
 #[cfg(test)]
-pub(super) fn example() -> Identity {
+pub(crate) fn example() -> Identity {
     Identity::read(EXAMPLE, "c-control-plane").unwrap()
 }
 

@@ -15,6 +15,8 @@ use rcgen::KeyPair;
 use time::OffsetDateTime;
 
 use self::authority::{Authority, Leaf, Use, key_pair};
+#[cfg(test)]
+pub(crate) use self::identity::example;
 pub(crate) use self::identity::{Identity, service_of_api, service_of_dns};
 use self::kubeconfig::Credentials;
 use crate::Result;

@@ -64,6 +64,9 @@ pub struct StandbyRequest {
     pub made_by: [String; 2],
     /// The variables that lead the nodes to a proxy.
     pub outbound: Vec<String>,
+    /// What stands for the patches that kubeadm finds in mounts, by the nodes' order.
+    #[serde(default)]
+    pub patches: Vec<Option<String>>,
 }
 
 /// What is known about a standby: `pool/CLUSTER_NUMBER/standby.json`. One without it is not finished.

@@ -37,12 +37,16 @@ struct Kept {
 
 impl TemplateKey {
     /// The key for a node's kubeadm configuration: everything in it but the cluster's own names, addresses and secrets
-    /// counts, and so does the image. `None` when the configuration names the cluster in a place of the user's, where
+    /// counts, and so do the image and the patches that kubeadm finds in the node. `None` when the configuration names the cluster in a place of the user's, where
     /// nobody could tell whether another cluster's name belongs there.
     ///
     /// # Errors
     /// Those of [`kubeadm::render`].
-    pub(crate) fn new(image: &Digest, input: &kubeadm::Input<'_>) -> Result<Option<Self>> {
+    pub(crate) fn new(
+        image: &Digest,
+        input: &kubeadm::Input<'_>,
+        patches: Option<Digest>,
+    ) -> Result<Option<Self>> {
         // Reserved for documentation (RFC 5737, RFC 3849): nobody's.
         let (ipv4, ipv6) = ([192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into());
         let cluster = crate::config::Cluster { name: "template".to_owned(), ..input.cluster.clone() };
@@ -61,7 +65,7 @@ impl TemplateKey {
         if own.into_iter().any(|own| text.contains(&own)) {
             return Ok(None);
         }
-        let counts = json!([FORMAT, env!("CARGO_PKG_VERSION"), image, text]);
+        let counts = json!([FORMAT, env!("CARGO_PKG_VERSION"), image, text, patches]);
         let mut name = Digest::of(counts.to_string().as_bytes()).hex();
         name.truncate(NAME_DIGITS);
         Ok(Some(Self(name)))

@@ -15,7 +15,7 @@ pub use fill::{FillOptions, Filled, fill};
 pub use list::{StandbyState, StandbyStatus, pool};
 pub(super) use take::take;
 
-use super::{CreateOptions, PodNetwork, outbound, reserve::NodeImage, start::Bootstrap};
+use super::{CreateOptions, PodNetwork, mounted, outbound, reserve::NodeImage, start::Bootstrap};
 use crate::{config, state::StandbyRequest};
 
 /// What a cluster is asked to be.
@@ -35,5 +35,6 @@ fn request(name: &str, options: &CreateOptions, images: &[NodeImage]) -> Standby
         images: images.iter().map(|image| image.image.manifest.to_string()).collect(),
         made_by: [pod_network, bootstrap].map(str::to_owned),
         outbound: outbound::given_variables(|name| std::env::var(name).ok()),
+        patches: mounted::all_patches(&options.config, images.iter().map(|from| &*from.kubernetes_version)),
     }
 }
