@@ -167,12 +167,56 @@ fn what_is_mounted_into_a_node_has_its_effect() {
             assert!(kept("apiserver.crt").contains("CERTIFICATE"), "kubeadm writes the others beside it");
         });
     }
+    steps.step("an API server that encrypts what it stores leaves none", || {
+        encrypted(&fixture, create);
+    });
     for name in fixture.clusters() {
         let _ = fixture.delete(&name);
     }
     steps.step("nothing is left", || fixture.assert_nothing_left());
     template::forget(&fixture, &[GIVEN]);
     steps.finish();
+}
+
+/// A cluster whose secrets are encrypted, and cannot be read when they are not.
+fn encrypted(fixture: &Fixture, create: impl Fn(&str) -> String) {
+    let settings = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{
+            "resources": ["secrets"],
+            "providers": [{ "aescbc": { "keys": [{ "name": "one", "secret": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" }] } }],
+        }],
+    });
+    let file = fixture.directory().join("encryption.yaml");
+    fs::write(&file, settings.to_string()).expect("the fixture's directory is writable");
+    let nodes = json!([{
+        "role": "control-plane",
+        "extraMounts": [{ "hostPath": file, "containerPath": "/etc/kubernetes/encryption/settings.yaml" }],
+        "kubeadmConfigPatches": ["kind: ClusterConfiguration\napiServer:\n  \
+            extraArgs: {encryption-provider-config: /etc/kubernetes/encryption/settings.yaml}\n  \
+            extraVolumes: [{name: enc, hostPath: /etc/kubernetes/encryption, mountPath: /etc/kubernetes/encryption}]\n"],
+    }]);
+    let said = create(&template::unique_configuration(fixture, &nodes));
+    assert!(said.contains("leaves no template: its API server has --encryption-provider-config="), "{said}");
+    let _ = fixture
+        .kiln()
+        .kubectl(GIVEN, &["create", "secret", "generic", "plain", "--from-literal=a=b"])
+        .succeeded();
+    let etcd = format!("etcd-{GIVEN}-control-plane");
+    let pki = "/etc/kubernetes/pki/etcd";
+    let credentials = [
+        format!("--cacert={pki}/ca.crt"),
+        format!("--cert={pki}/server.crt"),
+        format!("--key={pki}/server.key"),
+    ];
+    let mut ask = vec!["exec", "-n", "kube-system", &etcd, "--", "etcdctl"];
+    ask.extend(credentials.iter().map(String::as_str));
+    ask.extend(["get", "/registry/secrets/default/plain", "--print-value-only", "--hex"]);
+    let stored = fixture.kiln().kubectl(GIVEN, &ask).succeeded().stdout().to_owned();
+    // k8s:enc:
+    assert!(stored.starts_with("\\x6b\\x38\\x73\\x3a\\x65\\x6e\\x63\\x3a"), "{stored}");
+    let _ = fixture.kiln().kubectl(GIVEN, &["get", "secrets", "-A"]).succeeded();
 }
 
 /// Waits until the add-ons run and everything that controllers make is there.

@@ -272,7 +272,8 @@ async fn require(
     }
     // From upstream's own requirements: those that are pinned belong to another version.
     let go = gomod::go_directive(recipe::text(&format!("{}/go.mod", component.name))).unwrap_or_default();
-    fs_err::write(module.join("go.mod"), gomod::single(go, component.module, wanted)).map_err(&writing)?;
+    let modules = [component.module].into_iter().chain(component.companions.iter().copied());
+    fs_err::write(module.join("go.mod"), gomod::of_one_version(go, modules, wanted)).map_err(&writing)?;
     fs_err::remove_file(module.join("go.sum")).map_err(&writing)?;
     let sources = download(build, component.module, wanted, module).await?.dir;
     let program = module.join("main.go");

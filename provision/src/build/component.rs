@@ -9,6 +9,8 @@ pub(super) struct Component {
     pub(super) name: &'static str,
     /// The module whose version is the component's.
     pub(super) module: &'static str,
+    /// Modules that are released together with it, in the same version.
+    pub(super) companions: &'static [&'static str],
     /// The packages, each of which becomes a program. `.` is the recipe's own package, which becomes `name`; those that
     /// begin with `./` are in the recipe, too.
     pub(super) packages: &'static [&'static str],
@@ -24,6 +26,7 @@ pub(super) struct Component {
 pub(super) const KUBERNETES: Component = Component {
     name: "kubernetes",
     module: "k8s.io/kubernetes",
+    companions: &[],
     packages: &[
         "k8s.io/kubernetes/cmd/kubeadm",
         "k8s.io/kubernetes/cmd/kubelet",
@@ -42,6 +45,7 @@ pub(super) const KUBERNETES: Component = Component {
 pub(super) const CONTAINERD: Component = Component {
     name: "containerd",
     module: "github.com/containerd/containerd/v2",
+    companions: &[],
     packages: &[
         "github.com/containerd/containerd/v2/cmd/containerd",
         "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
@@ -56,6 +60,7 @@ pub(super) const CONTAINERD: Component = Component {
 pub(super) const CNI: Component = Component {
     name: "cni",
     module: "github.com/containernetworking/plugins",
+    companions: &[],
     packages: &[
         "github.com/containernetworking/plugins/plugins/main/ptp",
         "github.com/containernetworking/plugins/plugins/main/bridge",
@@ -72,16 +77,18 @@ pub(super) const CNI: Component = Component {
 pub(super) const LOCAL_PATH_PROVISIONER: Component = Component {
     name: "local-path-provisioner",
     module: "github.com/rancher/local-path-provisioner",
+    companions: &[],
     packages: &["github.com/rancher/local-path-provisioner"],
     tags: "",
     version_variable: Some("main.VERSION"),
     cgo: false,
 };
 
-/// Kubernetes' store.
+/// Kubernetes' store, and the program to ask it with.
 pub(super) const ETCD: Component = Component {
     name: "etcd",
     module: "go.etcd.io/etcd/server/v3",
+    companions: &["go.etcd.io/etcd/etcdctl/v3"],
     packages: &["."],
     tags: "",
     version_variable: None,
@@ -92,6 +99,7 @@ pub(super) const ETCD: Component = Component {
 pub(super) const COREDNS: Component = Component {
     name: "coredns",
     module: "github.com/coredns/coredns",
+    companions: &[],
     packages: &["."],
     tags: "",
     version_variable: None,
@@ -102,6 +110,7 @@ pub(super) const COREDNS: Component = Component {
 pub(super) const RUNC: Component = Component {
     name: "runc",
     module: "github.com/opencontainers/runc",
+    companions: &[],
     packages: &["github.com/opencontainers/runc"],
     tags: "seccomp netgo osusergo",
     version_variable: None,
@@ -112,6 +121,7 @@ pub(super) const RUNC: Component = Component {
 pub(super) const REGISTRY: Component = Component {
     name: "registry",
     module: "github.com/distribution/distribution/v3",
+    companions: &[],
     packages: &["."],
     tags: "",
     version_variable: Some("github.com/distribution/distribution/v3/version.version"),
@@ -122,6 +132,7 @@ pub(super) const REGISTRY: Component = Component {
 pub(super) const CRI_TOOLS: Component = Component {
     name: "cri-tools",
     module: "sigs.k8s.io/cri-tools",
+    companions: &[],
     packages: &["sigs.k8s.io/cri-tools/cmd/crictl"],
     tags: "",
     version_variable: Some("sigs.k8s.io/cri-tools/pkg/version.Version"),
@@ -234,6 +245,12 @@ mod tests {
     #[test]
     fn programs_are_named_after_their_packages() {
         assert_eq!(ETCD.programs().collect::<Vec<_>>(), ["etcd"]);
+        for component in ALL {
+            let text = recipe::text(&format!("{}/go.mod", component.name));
+            for companion in component.companions {
+                assert_eq!(gomod::required(text, companion), Some(component.pinned_version()), "{companion}");
+            }
+        }
         assert_eq!(CONTAINERD.programs().last(), Some("ctr"));
     }
 

@@ -71,8 +71,8 @@ pub(super) struct Container {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
-    /// One static program at a path, with or without certificates to check TLS peers with.
-    Program { program: PathBuf, path: &'static str, certificates: bool },
+    /// One static program at a path, with or without another name beside it, and certificates to check TLS peers with.
+    Program { program: PathBuf, path: &'static str, alias: Option<&'static str>, certificates: bool },
     /// kube-proxy and the tools it calls.
     Proxy { program: PathBuf },
     /// Debian's busybox under the names of its applets.
@@ -115,18 +115,25 @@ pub(super) fn containers(programs: &Programs, applets: &[String]) -> Vec<Contain
         },
         entrypoint: Vec::new(),
     };
-    let served = |path: &'static str| move |program| Content::Program { program, path, certificates: true };
+    let content = |program, path, certificates| Content::Program { program, path, alias: None, certificates };
+    let served = |path: &'static str| move |program| content(program, path, true);
     let program =
         |name: &str, component: &str, program: &str, path: &'static str, certificates: bool| Container {
             name: name.to_owned(),
-            content: Content::Program { program: programs.path(component, program), path, certificates },
+            content: content(programs.path(component, program), path, certificates),
             entrypoint: vec![format!("/{path}")],
         };
     vec![
         program(&names.pause, PAUSE, PAUSE, "pause", false),
         Container {
+            name: names.etcd.clone(),
+            content: Content::Program {
+                program: programs.path(ETCD.name, "etcd"),
+                path: "usr/local/bin/etcd",
+                alias: Some("etcdctl"),
+                certificates: false,
+            },
             entrypoint: Vec::new(),
-            ..program(&names.etcd, ETCD.name, "etcd", "usr/local/bin/etcd", false)
         },
         kubernetes(&names.apiserver, "kube-apiserver", &served("usr/local/bin/kube-apiserver")),
         kubernetes(
@@ -170,8 +177,12 @@ pub(super) fn write(container: &Container, debian: &Path, scratch: &Path, store:
         ..Default::default()
     };
     match &container.content {
-        Content::Program { program, path, certificates } => {
+        Content::Program { program, path, alias, certificates } => {
             place(program, scratch, path).map_err(filling)?;
+            if let Some(alias) = alias {
+                let program = Path::new(path).file_name().unwrap_or_default();
+                symlink(program, scratch.join(path).with_file_name(alias)).map_err(filling)?;
+            }
             if *certificates {
                 Subset::new(debian, scratch).take(Path::new(CERTIFICATES)).map_err(filling)?;
             }

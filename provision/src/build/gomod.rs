@@ -56,9 +56,14 @@ pub(super) fn kubernetes(go: Version, version: &str, staging: &[&str], staging_v
     text
 }
 
-/// A module that requires one version of another and nothing else.
-pub(super) fn single(go: Version, module: &str, version: &str) -> String {
-    format!("module kiln.local/nodeimage\n\ngo {}\n\nrequire {module} {version}\n", display(go))
+/// A module that requires one version of others and nothing else.
+pub(super) fn of_one_version<'a>(
+    go: Version,
+    modules: impl IntoIterator<Item = &'a str>,
+    version: &str,
+) -> String {
+    let required = modules.into_iter().map(|module| format!("require {module} {version}\n"));
+    format!("module kiln.local/nodeimage\n\ngo {}\n\n{}", display(go), required.collect::<String>())
 }
 
 /// A program without those of its blank imports of packages of `module` that this version of the module does not `have`
@@ -101,9 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn a_module_of_one_requirement_can_be_read() {
-        let text = single((1, 26, 0), "a.example/x", "v1.2.3");
+    fn a_module_of_one_version_can_be_read() {
+        let text = of_one_version((1, 26, 0), ["a.example/x", "a.example/y"], "v1.2.3");
         assert_eq!((required(&text, "a.example/x"), go_directive(&text)), (Some("v1.2.3"), Some((1, 26, 0))));
+        assert_eq!(required(&text, "a.example/y"), Some("v1.2.3"));
     }
 
     #[test]

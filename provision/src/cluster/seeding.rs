@@ -37,6 +37,15 @@ const WORKER_FILES: [&str; 4] =
 /// The one file of them that not every version writes.
 const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
 
+/// What makes an API server store objects in another way than a template is read and written in.
+const STORED_OTHERWISE: [&str; 5] = [
+    "--encryption-provider-config=",
+    "--etcd-prefix=",
+    "--etcd-servers-overrides=",
+    "--storage-backend=",
+    "--storage-media-type=",
+];
+
 /// The port of etcd on its node.
 const ETCD_PORT: u16 = 2379;
 
@@ -98,6 +107,10 @@ async fn read(
     if let Some(missing) = template_etcd::missing(&arguments(&files[0].1)) {
         return Err(format!("etcd is started without {missing}").into());
     }
+    let api = files.iter().find(|(path, _)| path == STATIC_PODS[0]).map(|(_, text)| arguments(text));
+    if let Some(argument) = api.as_deref().and_then(stored_otherwise) {
+        return Err(format!("its API server has {argument}").into());
+    }
     let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;
     let object = api::node(client, name).await?;
     let seed = Seed {
@@ -111,6 +124,12 @@ async fn read(
         ],
     };
     template::read(seed).await
+}
+
+/// The argument that makes an API server store objects in another way, if there is one.
+fn stored_otherwise(arguments: &[String]) -> Option<&str> {
+    let otherwise = |argument: &&String| STORED_OTHERWISE.iter().any(|other| argument.starts_with(other));
+    arguments.iter().find(otherwise).map(String::as_str)
 }
 
 /// The nodes that have followed the first and can be in a template, one of each kind.
