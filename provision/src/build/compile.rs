@@ -315,9 +315,12 @@ async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: 
 
 /// The version of a module that Go takes for the module in `module`; `None` when it takes none at all.
 async fn required(build: &Build<'_>, name: &str, module: &Path) -> Result<Option<String>> {
-    let format = "{{if not .Error}}{{with .Replace}}{{.Version}}{{else}}{{.Version}}{{end}}{{end}}";
+    // What a directory stands for, such as a changed copy, keeps its own.
+    let replaced = "{{with .Replace}}{{with .Version}}{{$version = .}}{{end}}{{end}}";
+    let format =
+        format!("{{{{if not .Error}}}}{{{{$version := .Version}}}}{replaced}{{{{$version}}}}{{{{end}}}}");
     let go = build.tools.go(format!("ask for the version of {name}"));
-    let list = ["list", "-mod=mod", "-m", "-e", "-f", format, name];
+    let list = ["list", "-mod=mod", "-m", "-e", "-f", &format, name];
     let version = go.args(list).directory(module).run(build.reporter).await?;
     Ok(Some(version.trim().to_owned()).filter(|version| !version.is_empty()))
 }
@@ -399,6 +402,34 @@ async fn pause(build: &Build<'_>) -> Result<Compiled> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Paths, Silent,
+        build::{cache::Cache, tools::Tools},
+    };
+
+    #[tokio::test]
+    async fn a_changed_copy_keeps_the_version_that_was_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let tools = Tools::find_go(root, &Silent).await.unwrap();
+        let paths = Paths::new(root.join("state"), root.join("run"));
+        let build =
+            Build { cache: Cache::open(&paths, false, &Silent).await.unwrap(), tools, reporter: &Silent };
+        let (module, copy) = (root.join("module"), root.join("copy"));
+        for (path, text) in [
+            (
+                &module,
+                "module own.example\n\ngo 1.24\n\nrequire a.example/x v1.2.3\n\nreplace a.example/x => ../copy\n",
+            ),
+            (&copy, "module a.example/x\n\ngo 1.24\n"),
+        ] {
+            fs_err::create_dir(path).unwrap();
+            fs_err::write(path.join("go.mod"), text).unwrap();
+        }
+        let version = required(&build, "a.example/x", &module).await.unwrap();
+        assert_eq!(version.as_deref(), Some("v1.2.3"));
+        assert_eq!(required(&build, "a.example/unknown", &module).await.unwrap(), None);
+    }
 
     #[test]
     fn only_an_unknown_version_is_told_as_one() {
