@@ -114,7 +114,6 @@ fn what_is_mounted_into_a_node_has_its_effect() {
             .succeeded()
             .stderr()
             .to_owned()
-            .to_owned()
     };
     let patched = |value: &str| {
         let manifest = read("/etc/kubernetes/manifests/kube-scheduler.yaml");
@@ -213,7 +212,7 @@ fn encrypted(fixture: &Fixture, create: impl Fn(&str) -> String) {
     let mut ask = vec!["exec", "-n", "kube-system", &etcd, "--", "etcdctl"];
     ask.extend(credentials.iter().map(String::as_str));
     ask.extend(["get", "/registry/secrets/default/plain", "--print-value-only", "--hex"]);
-    let stored = fixture.kiln().kubectl(GIVEN, &ask).succeeded().stdout().to_owned();
+    let stored = fixture.kiln().kubectl(GIVEN, &ask).succeeded().stdout();
     // k8s:enc:
     assert!(stored.starts_with("\\x6b\\x38\\x73\\x3a\\x65\\x6e\\x63\\x3a"), "{stored}");
     let _ = fixture.kiln().kubectl(GIVEN, &["get", "secrets", "-A"]).succeeded();

@@ -76,18 +76,20 @@ pub(super) fn in_the_way(mounts: &[Mount]) -> Option<&Path> {
 /// # Errors
 /// They cannot be read, or are more than patches can be.
 pub(super) fn patches(mounts: &[Mount], kubeadm: &str) -> io::Result<Option<Digest>> {
-    let directory = ["InitConfiguration", "JoinConfiguration"].iter().find_map(|kind| {
+    // Which of them counts depends on the node; the other is rarely another.
+    let directories = ["InitConfiguration", "JoinConfiguration"].iter().filter_map(|kind| {
         let document = document(kubeadm, kind)?;
         document["patches"]["directory"].as_str().map(|path| cleaned(Path::new(path)))
     });
-    let Some(directory) = directory else { return Ok(None) };
     let mut found = Vec::new();
-    for mount in mounts {
-        let inside = cleaned(&mount.container_path);
-        if let Ok(below) = directory.strip_prefix(&inside) {
-            collect(&mount.host_path.join(below), &directory, &mut found)?;
-        } else if inside.starts_with(&directory) {
-            collect(&mount.host_path, &inside, &mut found)?;
+    for directory in directories {
+        for mount in mounts {
+            let inside = cleaned(&mount.container_path);
+            if let Ok(below) = directory.strip_prefix(&inside) {
+                collect(&mount.host_path.join(below), &directory, &mut found)?;
+            } else if inside.starts_with(&directory) {
+                collect(&mount.host_path, &inside, &mut found)?;
+            }
         }
     }
     found.sort_unstable();
@@ -103,20 +105,7 @@ pub(super) fn all_patches<'a>(
         if node.extra_mounts.is_empty() {
             return None;
         }
-        let input = kubeadm::Input {
-            cluster: config,
-            name: "node",
-            index,
-            // Reserved for documentation (RFC 5737, RFC 3849).
-            ipv4: Some([192, 0, 2, 1].into()),
-            ipv6: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
-            control_plane_endpoint: "node:6443",
-            token: "abcdef.0123456789abcdef",
-            ca_cert_hash: None,
-            kubernetes_version: version,
-            engine: kubeadm::ENGINE,
-            cgroup_v1: false,
-        };
+        let input = kubeadm::Input::of_nobody(config, index, version);
         let found = patches(&node.extra_mounts, &kubeadm::render(&input).ok()?);
         // Nothing is the same as what cannot be read, not even itself: it may have changed.
         Some(found.map_or_else(|_| Timestamp::now().to_string(), |digest| format!("{digest:?}")))
@@ -229,6 +218,13 @@ mod tests {
         assert_eq!(two, stands(&[mount(&file, "/data/patches/etcd.yaml")]));
         assert_ne!(two, stands(&[mount(&file, "/data/patches/kube-scheduler.yaml")]));
         assert_eq!(patches(&whole, "kind: InitConfiguration\n").unwrap(), None);
+        // What joins has patches of its own.
+        let both = format!("{kubeadm}---\nkind: JoinConfiguration\npatches: {{directory: /joining}}\n");
+        let joining = host.join("joining");
+        fs_err::create_dir(&joining).unwrap();
+        fs_err::write(joining.join("etcd.yaml"), "3").unwrap();
+        let mounts = [whole[0].clone(), mount(&joining, "/joining")];
+        assert_ne!(patches(&mounts, &both).unwrap(), two);
     }
 
     #[test]

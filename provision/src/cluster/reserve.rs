@@ -85,9 +85,9 @@ pub(super) async fn ensure_images(
 fn template_key(
     image: &Image,
     input: &kubeadm::Input<'_>,
+    mounts: &[config::Mount],
     kubeadm: &str,
 ) -> Result<std::result::Result<TemplateKey, String>> {
-    let mounts = &input.cluster.nodes[input.index].extra_mounts;
     let patches = match mounted::patches(mounts, kubeadm) {
         Ok(patches) => patches,
         Err(error) => return Ok(Err(format!("kubeadm's patches cannot be looked at: {error}"))),
@@ -137,7 +137,7 @@ pub(super) async fn choose(
         let first =
             role == NodeRole::ControlPlane && plans.iter().all(|plan| plan.role != NodeRole::ControlPlane);
         plans.push(NodePlan {
-            template: template_key(&from.image, &input, &kubeadm)?,
+            template: template_key(&from.image, &input, &asked.extra_mounts, &kubeadm)?,
             kubeadm,
             hidden: mounted::in_the_way(&asked.extra_mounts).map(Path::to_owned),
             containerd: plan::patched_containerd(config, &from.image, &from.layers, sys_resource)?,

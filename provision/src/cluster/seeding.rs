@@ -107,8 +107,7 @@ async fn read(
     if let Some(missing) = template_etcd::missing(&arguments(&files[0].1)) {
         return Err(format!("etcd is started without {missing}").into());
     }
-    let api = files.iter().find(|(path, _)| path == STATIC_PODS[0]).map(|(_, text)| arguments(text));
-    if let Some(argument) = api.as_deref().and_then(stored_otherwise) {
+    if let Some(argument) = stored_otherwise(&arguments(&files[1].1)) {
         return Err(format!("its API server has {argument}").into());
     }
     let address: IpAddr = leaves.origin.addresses.first().ok_or("the node has no address")?.parse()?;

@@ -53,6 +53,26 @@ pub struct Input<'a> {
     pub cgroup_v1: bool,
 }
 
+impl<'a> Input<'a> {
+    /// For a node of nobody's: what is rendered says what all clusters of a configuration have in common.
+    pub(crate) fn of_nobody(cluster: &'a Cluster, index: usize, kubernetes_version: &'a str) -> Self {
+        Self {
+            cluster,
+            name: "template-control-plane",
+            index,
+            // Reserved for documentation (RFC 5737, RFC 3849).
+            ipv4: Some([192, 0, 2, 1].into()),
+            ipv6: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
+            control_plane_endpoint: "template-control-plane:6443",
+            token: "abcdef.0123456789abcdef",
+            ca_cert_hash: None,
+            kubernetes_version,
+            engine: ENGINE,
+            cgroup_v1: false,
+        }
+    }
+}
+
 /// Renders a node's configuration, patches applied: the cluster's first, then the node's.
 ///
 /// # Errors

@@ -47,19 +47,13 @@ impl TemplateKey {
         input: &kubeadm::Input<'_>,
         patches: Option<Digest>,
     ) -> Result<Option<Self>> {
-        // Reserved for documentation (RFC 5737, RFC 3849): nobody's.
-        let (ipv4, ipv6) = ([192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into());
         let cluster = crate::config::Cluster { name: "template".to_owned(), ..input.cluster.clone() };
-        let anybody = kubeadm::Input {
-            cluster: &cluster,
-            name: "template-control-plane",
-            ipv4: input.ipv4.map(|_| ipv4),
-            ipv6: input.ipv6.map(|_| ipv6),
-            control_plane_endpoint: "template-control-plane:6443",
-            token: "abcdef.0123456789abcdef",
-            ..input.clone()
-        };
-        let text = kubeadm::render(&anybody)?;
+        let text = kubeadm::render(&kubeadm::Input {
+            ca_cert_hash: input.ca_cert_hash,
+            engine: input.engine,
+            cgroup_v1: input.cgroup_v1,
+            ..kubeadm::Input::of_nobody(&cluster, input.index, input.kubernetes_version)
+        })?;
         let addresses = [input.ipv4.map(|ip| ip.to_string()), input.ipv6.map(|ip| ip.to_string())];
         let own = addresses.into_iter().flatten().chain([input.name.to_owned()]);
         if own.into_iter().any(|own| text.contains(&own)) {
