@@ -1,6 +1,11 @@
 //! One cluster of one node, used for everything a first user would: created, looked at, worked with, deleted.
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::{Duration, Instant},
+};
 
 use kiln_integration::{
     Cluster, Fixture, HostContainerd, Outside, Steps, api,
@@ -145,6 +150,32 @@ fn cluster_is_as_it_should_be(fixture: &Fixture, steps: &mut Steps) {
                 .filter(|pod| pod["status"]["phase"] == "Running" && has_condition(pod, "Ready"));
             assert_eq!(running.count(), count, "ready pods {prefix}*: {pods}");
         }
+    });
+    steps.step("the API describes itself, and a custom resource soon after it is there", || {
+        let description =
+            kiln.kubectl(CLUSTER, &["explain", "deployment.spec.replicas"]).succeeded().stdout();
+        assert!(description.contains("Number of desired pods"), "{description}");
+        let manifest = include_bytes!("data/custom.yaml");
+        let _ = kiln.kubectl_with(CLUSTER, &["apply", "-f", "-"], manifest, LONG).succeeded();
+        let args = ["wait", "--for=condition=Established", "crd/pots.kiln.example", "--timeout=60s"];
+        let _ = kiln.kubectl(CLUSTER, &args).succeeded();
+        // The first by OpenAPI 3, the second by OpenAPI 2, where custom resources are joined with the rest.
+        let until = |path: &str, wanted: &[&str]| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let described = || {
+                let told = kiln.kubectl(CLUSTER, &["get", "--raw", path]).succeeded().stdout();
+                wanted.iter().all(|wanted| told.contains(wanted))
+            };
+            while !described() {
+                assert!(Instant::now() < deadline, "{path} does not tell of all of {wanted:?}");
+                // The API server looks for news once a second.
+                thread::sleep(Duration::from_millis(200));
+            }
+        };
+        until("/openapi/v3", &["apis/kiln.example/v1", "apis/apps/v1", "apis/apiregistration.k8s.io/v1"]);
+        until("/openapi/v2", &["what is fired", "Number of desired pods", "CustomResourceDefinitionSpec"]);
+        let description = kiln.kubectl(CLUSTER, &["explain", "pots.spec"]).succeeded().stdout();
+        assert!(description.contains("what is fired"), "{description}");
     });
     steps.step("images ls tells what the node has", || {
         let images = kiln.run(&["images", "ls", "--node", NODE]).succeeded().stdout();

@@ -134,7 +134,13 @@ mod tests {
         for component in ALL {
             let changes = Changes::of(component.name);
             let expected: &[&str] = match component.name {
-                "kubernetes" => &["k8s.io/kubernetes", "k8s.io/client-go", CGROUPS],
+                "kubernetes" => &[
+                    "k8s.io/kubernetes",
+                    "k8s.io/client-go",
+                    CGROUPS,
+                    "k8s.io/apiserver",
+                    "k8s.io/kube-aggregator",
+                ],
                 "runc" => &[CGROUPS],
                 _ => &[],
             };
