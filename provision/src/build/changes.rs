@@ -142,6 +142,7 @@ mod tests {
                     "k8s.io/kube-aggregator",
                 ],
                 "runc" => &[CGROUPS],
+                "etcd" => &["go.etcd.io/etcd/server/v3"],
                 _ => &[],
             };
             assert_eq!(changes.modules().collect::<Vec<_>>(), expected, "{}", component.name);

@@ -154,6 +154,18 @@ pub(super) fn write_private(process: &Process, node: &str, path: &str, content: 
         .map_err(node_error("write", node, path))
 }
 
+/// Has whoever watches a file of the node be told of it again, by giving it the mode that it has.
+///
+/// # Errors
+/// As of open(2) and fchmod(2); of a file that is not there, too.
+pub(super) fn announce(process: &Process, path: &str) -> io::Result<()> {
+    announce_file(&open(process, path, OFlags::RDONLY)?)
+}
+
+fn announce_file(file: &std::fs::File) -> io::Result<()> {
+    file.set_permissions(file.metadata()?.permissions())
+}
+
 /// A program of the node, which reads nothing.
 ///
 /// # Errors
@@ -207,4 +219,28 @@ fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
 fn node_error(what: &'static str, node: &str, path: &str) -> impl FnOnce(io::Error) -> Error {
     let (node, path) = (node.to_owned(), path.to_owned());
     move |source| Error::NodeFile { what, node, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify;
+
+    use super::*;
+
+    #[test]
+    fn who_watches_a_directory_is_told_of_a_file_in_it_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = fs_err::File::create(directory.path().join("etcd.yaml")).unwrap();
+        let before = file.metadata().unwrap().permissions();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, directory.path(), inotify::WatchFlags::ATTRIB).unwrap();
+        announce_file(file.file()).unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let mut events = inotify::Reader::new(watch, &mut buffer);
+        let event = events.next().unwrap();
+        assert_eq!(event.file_name(), Some(c"etcd.yaml"));
+        assert_eq!(file.metadata().unwrap().permissions(), before);
+    }
 }

@@ -1,20 +1,23 @@
 //! Bringing a control plane up from a template: etcd is filled before the API server starts, and kubelet starts everything
 //! else at once.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use tokio::sync::Notify;
 
 use super::{
     api, bootstrap, inside,
     node::StartedNode,
-    start::{FromFollower, FromTemplate, KUBELET_CONFIG, STATIC_PODS},
+    start::{ETCD_MANIFEST, FromFollower, FromTemplate, KUBELET_CONFIG, STATIC_PODS},
     template_etcd::{self, EtcdMember},
 };
 use crate::{Error, Reporter, Result, pki::Keys, template::Credentials, trace};
 
 /// How long the control plane may take, as kubeadm has it.
 const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// How often kubelet is told of its static pods again.
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(250);
 
 /// Fills etcd and waits until the control plane answers and the node's kubelet has reported. The kubelets of control planes
 /// are running already; `members` are the etcds that they are to start, this node's first. `url` is where this node's API
@@ -101,7 +104,11 @@ async fn up(
 ) -> Result<()> {
     let name = &node.plan.name;
     let up = async {
-        trace::wait(name, "the API to know kubelet").over(api::lists_services(kubelet)).await;
+        let knows = trace::wait(name, "the API to know kubelet").over(api::lists_services(kubelet));
+        tokio::select! {
+            () = knows => {}
+            never = announce(node) => match never {},
+        }
         // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
         // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
         // server gets ready.
@@ -119,6 +126,18 @@ async fn up(
         });
     }
     Ok(())
+}
+
+/// Tells kubelet of its static pods again and again. It lists them when it starts, and has the kernel tell it of others a moment
+/// later: one that was written in between would wait until it lists them anew, after 20 s (`fileCheckFrequency`).
+async fn announce(node: &StartedNode) -> Infallible {
+    loop {
+        tokio::time::sleep(ANNOUNCE_EVERY).await;
+        for path in [ETCD_MANIFEST].iter().chain(&STATIC_PODS) {
+            // One that is not there yet is told of when it is.
+            let _ = inside::announce(&node.process, path);
+        }
+    }
 }
 
 /// Lets the kubelet of a worker start, and waits until it reports. The API answers already.
