@@ -30,6 +30,7 @@ pub mod registry;
 pub mod running;
 pub mod steps;
 pub mod template;
+pub mod waiting;
 
 pub use archive::TestImage;
 pub use cluster::Cluster;
@@ -42,3 +43,4 @@ pub use outside::Outside;
 pub use registry::{Registry, Tools};
 pub use running::{Finished, Running};
 pub use steps::Steps;
+pub use waiting::eventually;

@@ -3,11 +3,10 @@
 use std::{
     net::Ipv4Addr,
     process::{Child, Command},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::host::run;
+use crate::{eventually, host::run};
 
 /// The namespace and its link; both gone when it is dropped.
 #[derive(Debug)]
@@ -50,12 +49,11 @@ impl Namespace {
 
     fn wait(&self) {
         let own = fs_err::read_link("/proc/self/ns/net").expect("the kernel has network namespaces");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while fs_err::read_link(self.path()).ok().is_none_or(|other| other == own) {
-            assert!(Instant::now() < deadline, "unshare made no network namespace");
-            // Nothing tells when another process changes its namespace.
-            thread::sleep(Duration::from_millis(5));
-        }
+        let is_apart = || fs_err::read_link(self.path()).is_ok_and(|other| other != own);
+        // Nothing tells when another process changes its namespace.
+        eventually(Duration::from_secs(10), Duration::from_millis(5), is_apart, || {
+            "unshare made no network namespace".to_owned()
+        });
     }
 }
 

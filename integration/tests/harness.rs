@@ -6,8 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kiln_integration::{Fixture, Outside, Steps, cluster::http_get, outside};
@@ -170,10 +169,7 @@ fn cgroup_mount() -> PathBuf {
 
 #[track_caller]
 fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never seen: {what}");
-        // Neither the start of a process nor the kernel's deferred work tells when it is done.
-        thread::sleep(Duration::from_millis(50));
-    }
+    // Neither the start of a process nor the kernel's deferred work tells when it is done.
+    let every = Duration::from_millis(50);
+    kiln_integration::eventually(Duration::from_secs(5), every, holds, || format!("never seen: {what}"));
 }

@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kiln_integration::{
     Cluster, Fixture, Registry, Steps, Tools,
     cluster::API_SERVICE,
     disk::{linked_files, own_bytes, store_contents},
+    eventually,
     kiln::LONG,
     kind_image::{self, ENTRYPOINT_SAYS, UNPACKING},
 };
@@ -179,18 +179,15 @@ fn killed(fixture: &Fixture, image: &str) {
     let args = ["create", "cluster", "--name", CLUSTERS[0], "--image", image];
     let running = fixture.kiln().start(&args);
     assert!(running.wait_for_stderr(UNPACKING, LONG));
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while unpacking().iter().all(|name| name.trim() != "containerd") {
-        assert!(Instant::now() < deadline, "it does not begin");
-        // Only the kernel's list tells.
-        thread::sleep(Duration::from_millis(20));
-    }
+    // Only the kernel's list tells.
+    let every = Duration::from_millis(20);
+    let begun = || unpacking().iter().any(|name| name.trim() == "containerd");
+    eventually(Duration::from_secs(30), every, begun, || "it does not begin".to_owned());
     running.kill();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !unpacking().is_empty() {
-        assert!(Instant::now() < deadline, "it outlives who it works for: {:?}", unpacking());
-        thread::sleep(Duration::from_millis(20));
-    }
+    let over = || unpacking().is_empty();
+    eventually(Duration::from_secs(10), every, over, || {
+        format!("it outlives who it works for: {:?}", unpacking())
+    });
     // Whoever looks next takes away what there is of it.
     let _ = fixture.kiln().run(&["delete", "cluster", "--name", CLUSTERS[0]]).succeeded();
     assert!(!run_directory(fixture).exists());

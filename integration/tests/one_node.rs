@@ -1,16 +1,11 @@
 //! One cluster of one node, used for everything a first user would: created, looked at, worked with, deleted.
 
-use std::{
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 
 use kiln_integration::{
     Cluster, Fixture, HostContainerd, Outside, Steps, api,
     cluster::{BUSYBOX, has_condition, http_get, items},
-    disk,
+    disk, eventually,
     kiln::LONG,
     loading, outside,
 };
@@ -161,16 +156,14 @@ fn cluster_is_as_it_should_be(fixture: &Fixture, steps: &mut Steps) {
         let _ = kiln.kubectl(CLUSTER, &args).succeeded();
         // The first by OpenAPI 3, the second by OpenAPI 2, where custom resources are joined with the rest.
         let until = |path: &str, wanted: &[&str]| {
-            let deadline = Instant::now() + Duration::from_secs(30);
             let described = || {
                 let told = kiln.kubectl(CLUSTER, &["get", "--raw", path]).succeeded().stdout();
                 wanted.iter().all(|wanted| told.contains(wanted))
             };
-            while !described() {
-                assert!(Instant::now() < deadline, "{path} does not tell of all of {wanted:?}");
-                // The API server looks for news once a second.
-                thread::sleep(Duration::from_millis(200));
-            }
+            // The API server looks for news once a second.
+            eventually(Duration::from_secs(30), Duration::from_millis(200), described, || {
+                format!("{path} does not tell of all of {wanted:?}")
+            });
         };
         until("/openapi/v3", &["apis/kiln.example/v1", "apis/apps/v1", "apis/apiregistration.k8s.io/v1"]);
         until("/openapi/v2", &["what is fired", "Number of desired pods", "CustomResourceDefinitionSpec"]);
