@@ -33,6 +33,7 @@ fn one_node_serves_its_user_and_leaves_nothing() {
         loading::into_node(&fixture, CLUSTER, NODE, &host, &mut steps);
         inspection::steps(&fixture, &mut steps);
         others_are_unharmed(&fixture, &mut steps);
+        own_roles_come_back(&fixture, &mut steps);
         steps.step("delete removes it", || delete(&fixture));
         steps.step("nothing is left", || fixture.assert_nothing_left());
     }
@@ -319,6 +320,45 @@ fn others_are_unharmed(fixture: &Fixture, steps: &mut Steps) {
         assert_eq!(fixture.clusters(), [CLUSTER]);
         assert_eq!(api::get(&fixture.kubeconfig(), "/readyz").as_deref(), Ok("ok"));
     });
+}
+
+fn own_roles_come_back(fixture: &Fixture, steps: &mut Steps) {
+    let kiln = fixture.kiln();
+    steps.step(
+        "an API server that begins again restores its own roles, but those it is told to leave",
+        || {
+            let kubectl = |args: &[&str]| drop(kiln.kubectl(CLUSTER, args).succeeded());
+            kubectl(&["delete", "clusterrole", "view"]);
+            kubectl(&["delete", "clusterrolebinding", "system:basic-user"]);
+            kubectl(&["delete", "role", "-n", "kube-system", "system::leader-locking-kube-scheduler"]);
+            let (changed, kept) = ("system:basic-user", "system:node-problem-detector");
+            for role in [changed, kept] {
+                kubectl(&["patch", "clusterrole", role, "--type=merge", "-p", "{\"rules\": []}"]);
+            }
+            kubectl(&[
+                "annotate",
+                "clusterrole",
+                kept,
+                "--overwrite",
+                "rbac.authorization.kubernetes.io/autoupdate=false",
+            ]);
+
+            let stop = "crictl stop $(crictl ps --name kube-apiserver --quiet)";
+            let _ = kiln.run(&["exec", NODE, "--", "sh", "-c", stop]).succeeded();
+            let ready = || api::get(&fixture.kubeconfig(), "/readyz").as_deref() == Ok("ok");
+            eventually(LONG, Duration::from_millis(200), ready, || {
+                "the API server does not come back".to_owned()
+            });
+
+            kubectl(&["get", "clusterrole", "view"]);
+            kubectl(&["get", "clusterrolebinding", "system:basic-user"]);
+            kubectl(&["get", "role", "-n", "kube-system", "system::leader-locking-kube-scheduler"]);
+            let rules = |role| {
+                cluster(fixture).json(&["get", "clusterrole", role])["rules"].as_array().map_or(0, Vec::len)
+            };
+            assert!(rules(changed) > 0 && rules(kept) == 0, "{} and {} rules", rules(changed), rules(kept));
+        },
+    );
 }
 
 fn delete(fixture: &Fixture) {

@@ -18,6 +18,15 @@ struct Change<'t> {
     new: String,
 }
 
+/// What became of the files of a module that were to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Those that were: module and path.
+    pub(super) changed: Vec<String>,
+    /// Those that were not, each with the line that is not in it once.
+    pub(super) missing: Vec<(String, &'static str)>,
+}
+
 /// All changes of one component, by module.
 #[derive(Clone, Debug)]
 pub(super) struct Changes {
@@ -44,16 +53,10 @@ impl Changes {
     }
 
     /// Copies a module from `source` to `target`, changed. A file is changed as a whole or not at all, since its changes may need
-    /// each other. Returns what was not, as another version than the recipe's may be written otherwise: the file, and the
-    /// line that is not in it once.
-    pub(super) fn copy(
-        &self,
-        module: &str,
-        source: &Path,
-        target: &Path,
-    ) -> io::Result<Vec<(String, &'static str)>> {
+    /// each other. Returns what was changed, and what was not, as another version than the recipe's may be written otherwise.
+    pub(super) fn copy(&self, module: &str, source: &Path, target: &Path) -> io::Result<Copied> {
         copy_tree(source, target)?;
-        let mut missing = Vec::new();
+        let mut copied = Copied::default();
         let changes =
             self.modules.iter().filter(|(name, _)| *name == module).flat_map(|(_, changes)| changes);
         let changes: Vec<_> = changes.collect();
@@ -67,11 +70,14 @@ impl Changes {
                 change.apply(&text).ok_or_else(|| (format!("{module}/{}", change.file), change.old.trim()))
             });
             match changed {
-                Ok(text) => fs_err::write(&path, text)?,
-                Err(line) => missing.push(line),
+                Ok(text) => {
+                    fs_err::write(&path, text)?;
+                    copied.changed.push(format!("{module} {}", changes[0].file));
+                }
+                Err(line) => copied.missing.push(line),
             }
         }
-        Ok(missing)
+        Ok(copied)
     }
 }
 
@@ -140,6 +146,7 @@ mod tests {
                     CGROUPS,
                     "k8s.io/apiserver",
                     "k8s.io/kube-aggregator",
+                    "k8s.io/controller-manager",
                 ],
                 "runc" => &[CGROUPS],
                 "etcd" => &["go.etcd.io/etcd/server/v3"],
@@ -179,8 +186,9 @@ mod tests {
         // Of the second file's two lines, one is there.
         let text = "m b/c.go\n-one\n+two\nm d.go\n-one\n+two\n-\tthree\n+four\nm e.go\n-five\n+six\n";
         let changes = Changes { modules: vec![("m", parse(text))] };
-        let missing = changes.copy("m", &source, &target).unwrap();
-        assert_eq!(missing, [("m/d.go".to_owned(), "three"), ("m/e.go".to_owned(), "five")]);
+        let copied = changes.copy("m", &source, &target).unwrap();
+        assert_eq!(copied.changed, ["m b/c.go"]);
+        assert_eq!(copied.missing, [("m/d.go".to_owned(), "three"), ("m/e.go".to_owned(), "five")]);
         assert_eq!(fs_err::read_to_string(target.join("b/c.go")).unwrap(), "two\n");
         assert_eq!(fs_err::read_to_string(target.join("d.go")).unwrap(), "one\n");
         assert_eq!(fs_err::read_to_string(source.join("b/c.go")).unwrap(), "one\n");

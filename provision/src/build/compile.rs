@@ -49,6 +49,9 @@ pub(super) struct Compiled {
 /// The program that holds a pod's namespaces; compiled from C.
 pub(super) const PAUSE: &str = "pause";
 
+/// Beside a component's programs: which files of their source were changed, each with its module.
+pub(super) const CHANGED: &str = "changed";
+
 /// Counts changes of how versions that the recipe does not pin are compiled.
 const UNPINNED_REVISION: &str = "2";
 
@@ -177,6 +180,10 @@ async fn component(
     if let Some(folder) = older {
         key = key.with_files(folder);
     }
+    let has_changes = Changes::of(component.name).modules().next().is_some();
+    if has_changes {
+        key = key.with(CHANGED);
+    }
     let key = key.finish();
     let cached = format!("components/{}", component.name);
     if let Some(directory) = build.cache.find(&cached, &key) {
@@ -196,7 +203,7 @@ async fn component(
             if wanted != component.pinned_version() {
                 require(build, component, kubernetes, wanted, &module).await?;
             }
-            change(build, component, wanted, &module).await?;
+            let changed = change(build, component, wanted, &module).await?;
             compile(build, component, &linker_flags, wanted, &module, &out).await?;
             if wanted != component.pinned_version() {
                 check_version(build, component, wanted, &module).await?;
@@ -206,6 +213,10 @@ async fn component(
                     let reason = "its compilation left no such file".to_owned();
                     return Err(Error::Recipe { object: program.to_owned(), reason });
                 }
+            }
+            if has_changes {
+                fs_err::write(out.join(CHANGED), changed)
+                    .map_err(file_error("write what was changed", build.cache.root()))?;
             }
             let directory = build.cache.commit(&out, &cached, &key)?;
             Ok(Compiled { directory, key, took: Some(started.elapsed()) })
@@ -286,9 +297,11 @@ async fn require(
     Ok(())
 }
 
-/// Lets the module in `module` take changed copies, made beside it, of the modules that the recipe changes.
-async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: &Path) -> Result<()> {
+/// Lets the module in `module` take changed copies, made beside it, of the modules that the recipe changes. Returns a line for
+/// each file that was changed: its module and its path in there.
+async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: &Path) -> Result<String> {
     let changes = Changes::of(component.name);
+    let mut changed = String::new();
     for name in changes.modules() {
         let Some(version) = required(build, name, module).await? else {
             build.reporter.message(1, &format!("{} {wanted} is compiled without {name}", component.name));
@@ -296,10 +309,10 @@ async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: 
         };
         let source = download(build, name, &version, module).await?.dir;
         let copy = PathBuf::from(format!("../changed/{name}"));
-        let missing = changes.copy(name, &source, &module.join(&copy));
-        for (object, line) in
-            missing.map_err(file_error("copy the source of a module", build.cache.root()))?
-        {
+        let copied = changes.copy(name, &source, &module.join(&copy));
+        let copied = copied.map_err(file_error("copy the source of a module", build.cache.root()))?;
+        changed.extend(copied.changed.iter().flat_map(|file| [file, "\n"]));
+        for (object, line) in copied.missing {
             let reason = format!("it does not have the line `{line}` once");
             if wanted == component.pinned_version() {
                 return Err(Error::Recipe { object, reason });
@@ -310,7 +323,7 @@ async fn change(build: &Build<'_>, component: &Component, wanted: &str, module: 
         let replace = format!("-replace={name}={}", copy.display());
         go.args(["mod", "edit", &replace]).directory(module).run(build.reporter).await?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// The version of a module that Go takes for the module in `module`; `None` when it takes none at all.

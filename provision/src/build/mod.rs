@@ -33,6 +33,7 @@ mod version;
 
 use std::{future::Future, pin::pin};
 
+pub(crate) use node::CHANGED_SOURCES;
 pub use registry::{registry_image, registry_reference};
 
 use base::BaseImage;

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Build,
     cache::file_error,
-    compile::Programs,
+    compile::{self, Programs},
     component::{CNI, CONTAINERD, CRI_TOOLS, KUBERNETES, RUNC},
     container,
     recipe::{self, Key},
@@ -33,6 +33,10 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
     (CNI.name, "portmap", "opt/cni/bin"),
     (CNI.name, "ptp", "opt/cni/bin"),
 ];
+
+/// In a node: which files of upstream's sources were changed before its programs were compiled, one in a line with its module
+/// before it. An image without it has programs that somebody else compiled, or as upstream has them.
+pub(crate) const CHANGED_SOURCES: &str = "/kind/changed-sources";
 
 /// The directories and files of a node that are not Debian's.
 #[derive(Debug)]
@@ -64,15 +68,17 @@ pub(super) async fn root(build: &Build<'_>, programs: &Programs) -> Result<Node>
     }
     let scratch = build.cache.scratch()?;
     let root = scratch.path().join("root");
-    let programs: Vec<_> = PROGRAMS
+    let placed: Vec<_> = PROGRAMS
         .iter()
         .map(|(component, program, directory)| {
             (programs.path(component, program), Path::new(directory).join(program))
         })
         .collect();
+    let components = PROGRAMS.chunk_by(|(one, ..), (next, ..)| one == next).map(|chunk| chunk[0].0);
+    let changed = components.map(|component| programs.path(component, compile::CHANGED)).collect::<Vec<_>>();
     let assembled = tokio::task::spawn_blocking({
         let (root, version) = (root.clone(), version.to_string());
-        move || assemble(&root, &programs, &values, &version)
+        move || assemble(&root, &placed, &changed, &values, &version)
     });
     let assembling = file_error("assemble the node's files", build.cache.root());
     assembled.await.map_err(io::Error::other).and_then(|result| result).map_err(assembling)?;
@@ -94,6 +100,7 @@ fn values(programs: &Programs) -> Vec<(&'static str, String)> {
 fn assemble(
     root: &Path,
     programs: &[(PathBuf, PathBuf)],
+    changed: &[PathBuf],
     values: &[(&str, String)],
     version: &str,
 ) -> io::Result<()> {
@@ -110,9 +117,16 @@ fn assemble(
         let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
         fs_err::set_permissions(target, std::fs::Permissions::from_mode(mode))?;
     }
-    let target = with_parent(root, Path::new("kind/version"))?;
-    fs_err::write(&target, version)?;
-    fs_err::set_permissions(target, std::fs::Permissions::from_mode(0o644))?;
+    // What was not compiled from its modules was not changed, and has no such file.
+    let mut sources = String::new();
+    for path in changed.iter().filter(|path| path.exists()) {
+        sources.push_str(&fs_err::read_to_string(path)?);
+    }
+    for (path, content) in [("kind/version", version), (CHANGED_SOURCES.trim_start_matches('/'), &sources)] {
+        let target = with_parent(root, Path::new(path))?;
+        fs_err::write(&target, content)?;
+        fs_err::set_permissions(target, std::fs::Permissions::from_mode(0o644))?;
+    }
     for line in recipe::lines("links") {
         let (path, link) = line.split_once(char::is_whitespace).ok_or_else(|| io::Error::other(line))?;
         symlink(link.trim(), with_parent(root, Path::new(path))?)?;
@@ -171,7 +185,10 @@ mod tests {
         let program = directory.path().join("program");
         fs_err::write(&program, "").unwrap();
         let programs = [(program, PathBuf::from("usr/bin/kubeadm"))];
-        assemble(&directory.path().join("root"), &programs, values, "v1.34.4").unwrap();
+        let changed = directory.path().join("changed");
+        fs_err::write(&changed, "m a/b.go\n").unwrap();
+        let changed = [changed, directory.path().join("not compiled from modules")];
+        assemble(&directory.path().join("root"), &programs, &changed, values, "v1.34.4").unwrap();
         directory
     }
 
@@ -190,6 +207,7 @@ mod tests {
         }
         assert_eq!(mode(&root.join("etc/containerd/config.toml")), 0o644);
         assert_eq!(fs_err::read_to_string(root.join("kind/version")).unwrap(), "v1.34.4");
+        assert_eq!(fs_err::read_to_string(root.join("kind/changed-sources")).unwrap(), "m a/b.go\n");
         let target = fs_err::read_link(root.join("etc/systemd/system/default.target")).unwrap();
         assert_eq!(target, Path::new("/usr/lib/systemd/system/multi-user.target"));
     }

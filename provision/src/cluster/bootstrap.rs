@@ -1,6 +1,7 @@
 //! kubeadm in a node.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -12,7 +13,7 @@ use tokio::{
 };
 
 use super::{inside, node::ADMIN_CONF};
-use crate::{Error, KubeadmFailure, Paths, Reporter, Result, trace};
+use crate::{Error, KubeadmFailure, Paths, Reporter, Result, build::CHANGED_SOURCES, trace};
 
 /// Where kind puts kubeadm's configuration, and users look for it.
 pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
@@ -149,6 +150,16 @@ pub(super) async fn restart_kubelet(process: &Process) {
     systemctl(process, "restart").await;
 }
 
+/// What keeps copies of the API's objects, and what kubelet registers its Node with, as [`CHANGED_SOURCES`] has them.
+const ASKING: [&str; 2] =
+    ["k8s.io/client-go tools/cache/reflector.go", "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go"];
+
+/// Whether a node's kubelet asks an API that does not answer yet several times a second, as Kiln compiles it.
+pub(super) fn asks_often(process: &Process, node: &str) -> bool {
+    let changed = inside::read(process, node, CHANGED_SOURCES).unwrap_or_default();
+    ASKING.iter().all(|asking| changed.lines().any(|line| line == *asking))
+}
+
 /// Starts a node's kubelet, whose configuration is there now. Returns when systemd has done so. That it cannot be is no
 /// failure: whoever waits for what kubelet does tells why.
 pub(super) async fn start_kubelet(process: &Process) {
@@ -172,10 +183,31 @@ fn step(line: &str) -> Option<&str> {
 
 /// What kubelet said last, when the node can still be asked.
 pub(super) async fn kubelet_log(process: &Process) -> String {
-    let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=15", "--unit=kubelet"];
+    let args = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=300", "--unit=kubelet"];
     let Ok(mut command) = inside::command(process, &args) else { return String::new() };
     let output = command.kill_on_drop(true).output().await;
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    output.map(|output| last_words(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+}
+
+/// How many lines of kubelet an error tells, and how many characters of each.
+const LAST_LINES: usize = 12;
+const LINE_LENGTH: usize = 240;
+
+/// The last lines of a journal, of each place in the source its last one only: kubelet repeats what it waits for every
+/// tenth of a second, with whole objects in it.
+fn last_words(journal: &str) -> String {
+    let mut places = HashSet::new();
+    let mut lines = Vec::new();
+    for line in journal.trim().lines().rev() {
+        // klog: `E1129 05:56:26.220153     455 kubelet.go:2452] message`
+        let place = line.split_once("] ").and_then(|(header, _)| header.rsplit(' ').next()).unwrap_or(line);
+        if lines.len() < LAST_LINES && places.insert(place) {
+            let cut = line.char_indices().nth(LINE_LENGTH);
+            lines.push(cut.map_or_else(|| line.to_owned(), |(end, _)| format!("{}…", &line[..end])));
+        }
+    }
+    lines.reverse();
+    lines.join("\n")
 }
 
 /// What stands in the place of kubeadm's log where kubeadm has not run.
@@ -203,6 +235,24 @@ pub(super) fn log_path(node_directory: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_kubelet_repeats_the_last_line_is_told_and_long_lines_are_cut() {
+        let long =
+            format!("E1129 05:56:26.9     455 status.go:410] \"No condition\" node=\"{}\"", "ä".repeat(2000));
+        let journal = format!(
+            "panic: before\nE1129 05:56:26.1     455 status.go:410] first\nI1129 05:56:26.2     455 b.go:1] b\n{long}\n"
+        );
+        let words = last_words(&journal);
+        let lines: Vec<_> = words.lines().collect();
+        assert_eq!(lines[..2], ["panic: before", "I1129 05:56:26.2     455 b.go:1] b"]);
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("E1129 05:56:26.9") && lines[2].ends_with("ä…"), "{}", lines[2]);
+        assert_eq!(lines[2].chars().count(), LINE_LENGTH + 1);
+        let many: String = (0..40).map(|line| format!("line {line}\n")).collect();
+        assert_eq!(last_words(&many).lines().count(), LAST_LINES);
+        assert!(last_words(&many).ends_with("line 39"));
+    }
 
     #[test]
     fn the_log_tells_where_a_control_plane_came_from() {

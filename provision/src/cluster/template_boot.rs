@@ -112,7 +112,9 @@ async fn up(
         // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
         // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
         // server gets ready.
-        trace::step(name, "start kubelet anew").over(bootstrap::restart_kubelet(&node.process)).await;
+        if !bootstrap::asks_often(&node.process, name) {
+            trace::step(name, "start kubelet anew").over(bootstrap::restart_kubelet(&node.process)).await;
+        }
         trace::wait(name, "the API server to be ready").over(api::answers(client)).await;
         ready();
         reporter.step(&format!("{name}: waiting for kubelet to report"));
