@@ -1,7 +1,10 @@
 //! Bringing a control plane up from a template: etcd is filled before the API server starts, and kubelet starts everything
 //! else at once.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
@@ -15,6 +18,10 @@ use crate::{Error, Reporter, Result, pki::Keys, template::Credentials, trace};
 
 /// How long the control plane may take, as kubeadm has it.
 const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// How long the API server may take for a kubelet that asks often to do so still: it does for half a minute, and began
+/// earlier than it was waited for.
+const ASKS_OFTEN_FOR: Duration = Duration::from_secs(10);
 
 /// How often kubelet is told of its static pods again.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(250);
@@ -103,6 +110,7 @@ async fn up(
     ready: impl FnOnce(),
 ) -> Result<()> {
     let name = &node.plan.name;
+    let begun = Instant::now();
     let up = async {
         let knows = trace::wait(name, "the API to know kubelet").over(api::lists_services(kubelet));
         tokio::select! {
@@ -112,7 +120,7 @@ async fn up(
         // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
         // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
         // server gets ready.
-        if !bootstrap::asks_often(&node.process, name) {
+        if begun.elapsed() > ASKS_OFTEN_FOR || !bootstrap::asks_often(&node.process, name) {
             trace::step(name, "start kubelet anew").over(bootstrap::restart_kubelet(&node.process)).await;
         }
         trace::wait(name, "the API server to be ready").over(api::answers(client)).await;
