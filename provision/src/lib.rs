@@ -33,6 +33,7 @@ pub mod registry;
 mod service;
 pub mod state;
 mod template;
+mod text;
 pub mod trace;
 
 pub use error::{Error, KubeadmFailure, Result};

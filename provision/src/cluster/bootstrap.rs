@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{inside, node::ADMIN_CONF};
-use crate::{Error, KubeadmFailure, Paths, Reporter, Result, build::CHANGED_SOURCES, trace};
+use crate::{Error, KubeadmFailure, Paths, Reporter, Result, build::CHANGED_SOURCES, text::shorten, trace};
 
 /// Where kind puts kubeadm's configuration, and users look for it.
 pub(super) const KUBEADM_CONF: &str = "/kind/kubeadm.conf";
@@ -197,17 +197,17 @@ const LINE_LENGTH: usize = 240;
 /// tenth of a second, with whole objects in it.
 fn last_words(journal: &str) -> String {
     let mut places = HashSet::new();
-    let mut lines = Vec::new();
-    for line in journal.trim().lines().rev() {
-        // klog: `E1129 05:56:26.220153     455 kubelet.go:2452] message`
-        let place = line.split_once("] ").and_then(|(header, _)| header.rsplit(' ').next()).unwrap_or(line);
-        if lines.len() < LAST_LINES && places.insert(place) {
-            let cut = line.char_indices().nth(LINE_LENGTH);
-            lines.push(cut.map_or_else(|| line.to_owned(), |(end, _)| format!("{}…", &line[..end])));
-        }
-    }
+    let once = journal.trim().lines().rev().filter(|line| places.insert(place(line)));
+    let mut lines: Vec<_> = once.take(LAST_LINES).map(str::to_owned).collect();
+    lines.iter_mut().for_each(|line| shorten(line, LINE_LENGTH));
     lines.reverse();
     lines.join("\n")
+}
+
+/// The place in the source that a line of klog names, `E1129 05:56:26.220153     455 kubelet.go:2452] message`; the line itself
+/// where it names none.
+fn place(line: &str) -> &str {
+    line.split_once("] ").and_then(|(header, _)| header.rsplit(' ').next()).unwrap_or(line)
 }
 
 /// What stands in the place of kubeadm's log where kubeadm has not run.

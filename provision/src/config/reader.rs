@@ -14,6 +14,7 @@ use super::{
     problem::{Problem, nearest},
     scalar::{Dialect, Scalar, boolean_word, resolve},
 };
+use crate::text::shorten;
 
 /// The most values read from one document. Aliases cost nothing to write, so the text's size bounds nothing.
 const MAX_VALUES: usize = 4_000_000;
@@ -231,10 +232,7 @@ impl Reader {
     }
 
     fn push(&mut self, mut problem: Problem) {
-        if let Some((end, _)) = problem.message.char_indices().nth(MAX_MESSAGE) {
-            problem.message.truncate(end);
-            problem.message.push('…');
-        }
+        shorten(&mut problem.message, MAX_MESSAGE);
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(problem);
         }
