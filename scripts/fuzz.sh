@@ -43,6 +43,9 @@ run() {
   tail -n 60 "$log"
   input=$(find "$kept" -type f -newer "$scratch/started" | head -n 1)
   if [ -n "$input" ]; then
+    # Again at the end, for who has only the last lines: what it said, and an input that may be gone with the machine.
+    grep -a -A 1 -m 1 ' panicked at ' "$log" | cut -c 1-1000 || true
+    [ "$(stat -c %s "$input")" -gt 2000 ] || echo "echo $(base64 -w 0 "$input") | base64 -d > $input"
     echo "again: cargo fuzz run ${options[*]} $name $input"
     echo "fuzz $name: FAILED, the input is kept in $input"
   else

@@ -116,7 +116,9 @@ impl Tree {
 fn overlay_attributes(path: &Path) -> impl Iterator<Item = String> {
     // Where there are none, as on some file systems, there are none for overlayfs.
     let all = xattr::list(path).into_iter().flatten();
-    all.filter_map(|name| name.into_string().ok()).filter(|name| name.contains("overlay."))
+    let has_meaning =
+        |name: &String| name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.");
+    all.filter_map(|name| name.into_string().ok()).filter(has_meaning)
 }
 
 fn seen(path: &Path) -> Seen {
