@@ -25,6 +25,7 @@ pub(crate) enum TraceCommand {
 
 /// `trace show`
 #[derive(Debug, Args)]
+#[command(mut_arg("cluster-name", |name| name.visible_alias("cluster")))]
 pub(crate) struct TraceShow {
     #[command(flatten)]
     pub(crate) name: ClusterName,

@@ -91,4 +91,6 @@ fn traces_are_as_recorded() {
             told(&root, &format!("trace show --name dev -o {format}"))
         );
     }
+    let same = ["--name", "--cluster"].map(|flag| root.run(&format!("trace show {flag} dev")).stdout);
+    assert_eq!(same[0], same[1]);
 }
