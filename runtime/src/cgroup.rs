@@ -20,8 +20,9 @@ use crate::{
     hierarchy::{Hierarchy, Kind, hierarchies, unmanaged, write_pid},
 };
 
-/// How long the kernel may take to let go of killed processes. Exiting with gigabytes mapped takes it a while.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the kernel may take to let go of killed processes. Exiting with gigabytes mapped takes it a while, and longer where
+/// many others want the processors: 34 s were too few for one of ten clusters on two of them.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container's place in every hierarchy: `/PARENT/LEAF`, relative to the hierarchy's root.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -152,7 +153,7 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Unkillable`], or the first directory that could not be removed.
     pub fn clear(&self) -> Result<()> {
-        self.kill()?;
+        self.kill(Instant::now() + KILL_TIMEOUT)?;
         self.remove()?;
         self.remove_empty_parents()
     }
@@ -195,22 +196,23 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Kills every process in it and below, and waits until they are gone.
+    /// Kills every process in it and below, and waits until they are gone or the time has come.
     ///
     /// # Errors
     /// [`Error::Unkillable`] with those that stay.
-    pub(crate) fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self, deadline: Instant) -> Result<()> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
-        let deadline = Instant::now() + KILL_TIMEOUT;
         let mut pause = Duration::from_millis(1);
+        let mut tried = false;
         loop {
             let pids: Vec<i32> = self.pids()?.into_iter().filter(|pid| *pid != own).collect();
             if pids.is_empty() {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if tried && Instant::now() > deadline {
                 return Err(Error::Unkillable { cgroup: self.path().display().to_string(), pids });
             }
+            tried = true;
             for pid in pids.into_iter().filter_map(Pid::from_raw) {
                 // Whoever is gone already needs no signal.
                 let _ = kill_process(pid, Signal::KILL);

@@ -13,12 +13,10 @@ use rustix::{
 
 use crate::{
     Cgroup, Error, Process, Result,
+    cgroup::KILL_TIMEOUT,
     launch::{LOG, PROCESS},
     process,
 };
-
-/// How long init may take to go, once killed: the kernel first ends every process of its pid namespace.
-const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the monitor may take to write its record once init is gone.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,15 +31,17 @@ const MONITOR_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn remove(process: Option<&Process>, cgroup: &Cgroup, directory: &Path) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut attempt = |result: Result<()>| errors.extend(result.err());
+    // One for all steps: what cannot be killed in the first will not be in the next.
+    let deadline = Instant::now() + KILL_TIMEOUT;
 
     let recorded = match process {
         Some(process) => Some(process.clone()),
         None => load(directory),
     };
     if let Some(process) = &recorded {
-        attempt(kill_init(process, cgroup));
+        attempt(kill_init(process, cgroup, deadline));
     }
-    attempt(end_launch(cgroup, directory));
+    attempt(end_launch(cgroup, directory, deadline));
     if let Some(process) = &recorded {
         attempt(end_monitor(process));
     }
@@ -60,7 +60,7 @@ fn load(directory: &Path) -> Option<Process> {
     serde_json::from_slice(&fs_err::read(directory.join(PROCESS)).ok()?).ok()
 }
 
-fn kill_init(process: &Process, cgroup: &Cgroup) -> Result<()> {
+fn kill_init(process: &Process, cgroup: &Cgroup, deadline: Instant) -> Result<()> {
     let pidfd = match process.open_pidfd() {
         Ok(pidfd) => pidfd,
         Err(Error::NotRunning { .. }) => return Ok(()),
@@ -70,9 +70,9 @@ fn kill_init(process: &Process, cgroup: &Cgroup) -> Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(Error::system("kill the container's init")(error)),
     }
-    // The kernel ends the others of its pid namespace with it, but for those that are frozen, which it waits for.
-    cgroup.kill()?;
-    if process::wait_readable(&pidfd, INIT_TIMEOUT)? {
+    // The kernel ends the others of its pid namespace first, but for those that are frozen, which it waits for.
+    cgroup.kill(deadline)?;
+    if process::wait_readable(&pidfd, deadline.saturating_duration_since(Instant::now()))? {
         Ok(())
     } else {
         Err(Error::Unkillable { cgroup: format!("init {}", process.pid), pids: vec![process.pid] })
@@ -83,18 +83,17 @@ fn kill_init(process: &Process, cgroup: &Cgroup) -> Result<()> {
 /// started, and processes that were moved into the container's cgroup from outside.
 ///
 /// The helper joins the cgroup only after a while, so an empty one proves nothing before it has let go of its log.
-fn end_launch(cgroup: &Cgroup, directory: &Path) -> Result<()> {
+fn end_launch(cgroup: &Cgroup, directory: &Path, deadline: Instant) -> Result<()> {
     let log = match fs_err::File::open(directory.join(LOG)) {
         Ok(log) => log,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return cgroup.kill(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return cgroup.kill(deadline),
         Err(error) => return Err(Error::file("open the launch log")(error)),
     };
-    let deadline = Instant::now() + INIT_TIMEOUT;
     loop {
-        cgroup.kill()?;
+        cgroup.kill(deadline)?;
         match rustix::fs::flock(&log, FlockOperation::NonBlockingLockExclusive) {
             // Nobody can join any more; somebody may have since the last look.
-            Ok(()) => return cgroup.kill(),
+            Ok(()) => return cgroup.kill(deadline),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                 // Not a blocking lock: what is being launched must be killed to get it.
                 std::thread::sleep(Duration::from_millis(2));
