@@ -83,8 +83,13 @@ told 'Deleted nodes: ["it-first-control-plane" "it-first-worker"]' log
 if grep -q it-first "$KUBECONFIG"; then fail "the entry stays: $(cat "$KUBECONFIG")"; fi
 if kind delete clusters 2>error; then fail "no names"; fi
 told "ERROR: no cluster names provided" error
+kind -q create cluster --name it-third
+kind -q create cluster --name it-fourth
+if kind delete clusters It-third it-third it-third 2>log; then fail "a name that cannot be one"; fi
+grep -q '^ERROR: failed to delete cluster "It-third"' log || fail "nothing of It-third: $(cat log)"
+told 'Deleted clusters: ["it-third"]' log
 kind delete clusters --all 2>log
-told 'Deleted clusters: ["it-second"]' log
+told 'Deleted clusters: ["it-fourth" "it-second"]' log
 same "no clusters again" "No kind clusters found." "$(kind get clusters 2>&1)"
 "#;
 

@@ -1,6 +1,6 @@
 //! `delete cluster` and `delete clusters`
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use kiln_provision::cluster::{self, Deleted};
 
@@ -30,7 +30,7 @@ pub(super) fn cluster(session: &Session, arguments: &DeleteCluster) -> Result<()
     Ok(())
 }
 
-/// Deletes the clusters that were named, or all. One that cannot be deleted does not keep the others.
+/// Deletes the clusters that were named, or all, side by side. One that cannot be deleted does not keep the others.
 pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<(), Failure> {
     let format = preview::format(&arguments.preview)?;
     if arguments.names.is_empty() && !arguments.all {
@@ -39,27 +39,31 @@ pub(super) fn clusters(session: &Session, arguments: &DeleteClusters) -> Result<
         );
     }
     require_root("deleting clusters")?;
-    let names = if arguments.all {
+    let mut names = if arguments.all {
         cluster::clusters(&session.paths).context("failed to list clusters")?
     } else {
         arguments.names.clone()
     };
+    let mut known = HashSet::new();
+    names.retain(|name| known.insert(name.clone()));
     if let Some(format) = format {
         return preview::delete(session, &names, arguments.kubeconfig.path(), format);
     }
-    let (deleted, failures) = block_on(interruptible(async {
-        let (mut deleted, mut failures) = (Vec::new(), 0);
-        for name in names {
-            match delete(session, &name, arguments.kubeconfig.path()).await {
-                Ok(_) => deleted.push(name),
-                Err(failure) => {
-                    failures += 1;
-                    session.shell.failure(&failure);
-                }
+    let kubeconfig = arguments.kubeconfig.path();
+    let ended = block_on(interruptible(async {
+        let progress = Progress::new(&session.shell);
+        Ok(cluster::delete_all(&session.paths, &names, kubeconfig, &progress).await)
+    }))?;
+    let (mut deleted, mut failures) = (Vec::new(), 0);
+    for (name, ended) in names.into_iter().zip(ended) {
+        match ended.context(&failed(&name)) {
+            Ok(_) => deleted.push(name),
+            Err(failure) => {
+                failures += 1;
+                session.shell.failure(&failure);
             }
         }
-        Ok((deleted, failures))
-    }))?;
+    }
     session.shell.status(&format!("Deleted clusters: {}", bracketed(&deleted)));
     // kind ends with success here. Something is left on the host, though, and a script should know.
     if failures == 0 { Ok(()) } else { Err(Failure::silent(1)) }
@@ -78,5 +82,9 @@ async fn delete(session: &Session, name: &str, kubeconfig: Option<&Path>) -> Res
     let progress = Progress::new(&session.shell);
     let deleted = cluster::delete(&session.paths, name, kubeconfig, &progress).await;
     drop(progress);
-    deleted.context(&format!("failed to delete cluster \"{name}\""))
+    deleted.context(&failed(name))
+}
+
+fn failed(name: &str) -> String {
+    format!("failed to delete cluster \"{name}\"")
 }

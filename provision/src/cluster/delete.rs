@@ -52,6 +52,18 @@ pub async fn delete(
     Ok(deleted)
 }
 
+/// Removes clusters side by side, and tells of each what became of it, in the order given. What a cluster still runs takes the
+/// processors from the removal of the others, so all are to end first.
+pub async fn delete_all(
+    paths: &Paths,
+    names: &[String],
+    kubeconfig: Option<&Path>,
+    reporter: &dyn Reporter,
+) -> Vec<Result<Deleted>> {
+    let deletions = names.iter().map(|name| delete(paths, name, kubeconfig, reporter));
+    futures_util::future::join_all(deletions).await
+}
+
 /// Removes everything of a cluster. The caller holds its lock.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ pub(crate) use blocking::Steps;
 pub(crate) use bootstrap::is_from_template;
 pub use cancel::Cancel;
 pub use create::{CreateOptions, Created, PodNetwork, create};
-pub use delete::{Deleted, delete};
+pub use delete::{Deleted, delete, delete_all};
 pub use demands::check as check_host;
 pub(crate) use disk::own_bytes;
 pub use disk::{ClusterDisk, DiskUse, LayerDisk, NodeDisk, StoreDisk, disk_use};
