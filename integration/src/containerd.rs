@@ -19,12 +19,18 @@ const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.c
                       \"io.containerd.cri.v1.runtime\", \"io.containerd.nri.v1.nri\", \
                       \"io.containerd.internal.v1.opt\"]\n";
 
+/// Made by newer ones wherever they are told to keep their state, as their shims' sockets are always in it
+/// (<https://github.com/containerd/containerd/issues/10502>).
+const USUAL_STATE: &str = "/run/containerd";
+
 /// A containerd that runs; it ends with this, and what it has kept is removed.
 #[derive(Debug)]
 pub struct HostContainerd {
     child: Child,
     programs: PathBuf,
     socket: PathBuf,
+    /// Whether the host had the usual directory before.
+    had_usual_state: bool,
     _kept: TempDir,
 }
 
@@ -58,8 +64,9 @@ impl HostContainerd {
         command.arg("--root").arg(home.join("root")).arg("--state").arg(home.join("state"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs_err::File::create(&log).expect("a file").into_parts().0);
+        let had_usual_state = Path::new(USUAL_STATE).exists();
         let child = command.spawn().expect("containerd starts");
-        let mut host = Self { child, programs: programs.to_owned(), socket, _kept: kept };
+        let mut host = Self { child, programs: programs.to_owned(), socket, had_usual_state, _kept: kept };
         let deadline = Instant::now() + START;
         while host.ctr(&["version"]).code() != 0 {
             let ended = host.child.try_wait().expect("a child of ours");
@@ -94,5 +101,9 @@ impl Drop for HostContainerd {
         // It has ended already, then.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !self.had_usual_state {
+            // Not if somebody else has begun to use it.
+            let _ = fs_err::remove_dir(USUAL_STATE);
+        }
     }
 }
