@@ -61,6 +61,10 @@ fn the_api_outlives_a_control_plane() {
                 assert!(differing.is_empty(), "{differing:#?}");
             }
         });
+        steps.step("etcd of the first was given the lead, so that no write was lost with those that filled it", || {
+            const SCRIPT: &str = r"grep -hE 'raft.node: ([0-9a-f]+) elected leader \1 ' /var/log/pods/kube-system_etcd-*/etcd/*.log";
+            let _ = fixture.kiln().run(&["exec", NODES[0], "--", "sh", "-c", SCRIPT]).succeeded();
+        });
         let killed = steps.step("a control plane is killed, and the API answers within 5 s", || {
             kill_first(&fixture);
             survives(&fixture);

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use kiln_runtime::{ExecSpec, Process, exec_command};
@@ -150,14 +151,47 @@ pub(super) async fn restart_kubelet(process: &Process) {
     systemctl(process, "restart").await;
 }
 
-/// What keeps copies of the API's objects, and what kubelet registers its Node with, as [`CHANGED_SOURCES`] has them.
-const ASKING: [&str; 2] =
-    ["k8s.io/client-go tools/cache/reflector.go", "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go"];
+/// What in kubelet must be as Kiln compiles it ([`CHANGED_SOURCES`]) for it to ask an API that does not answer yet often enough, in
+/// its first half minute: its pauses are a tenth to a fifth of the time that it has waited.
+#[derive(Clone, Copy)]
+pub(super) enum Asks {
+    /// What keeps copies of the API's objects, and what registers its Node.
+    AsNode,
+    /// The same, and before it what asks for its certificate: it joins.
+    ForCertificate,
+}
 
-/// Whether a node's kubelet asks an API that does not answer yet several times a second, as Kiln compiles it.
-pub(super) fn asks_often(process: &Process, node: &str) -> bool {
-    let changed = inside::read(process, node, CHANGED_SOURCES).unwrap_or_default();
-    ASKING.iter().all(|asking| changed.lines().any(|line| line == *asking))
+impl Asks {
+    const SOURCES: [&str; 3] = [
+        "k8s.io/client-go tools/cache/reflector.go",
+        "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go",
+        "k8s.io/client-go util/certificate/certificate_manager.go",
+    ];
+
+    /// Starts a node's kubelet anew, now that its API answers, unless it asks often and so will soon. `waited` is for how long the API
+    /// was waited for.
+    pub(super) async fn or_anew(self, process: &Process, node: &str, waited: Duration) {
+        let changed = inside::read(process, node, CHANGED_SOURCES).unwrap_or_default();
+        if waited > self.at_most() || !self.are_in(&changed) {
+            trace::step(node, "start kubelet anew").over(restart_kubelet(process)).await;
+        }
+    }
+
+    /// For how long the API may have been waited for: kubelet began before that was, and one that joins some way into it.
+    fn at_most(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::AsNode => 10,
+            Self::ForCertificate => 20,
+        })
+    }
+
+    fn are_in(self, changed: &str) -> bool {
+        let sources = match self {
+            Self::AsNode => &Self::SOURCES[..2],
+            Self::ForCertificate => &Self::SOURCES[..],
+        };
+        sources.iter().all(|source| changed.lines().any(|line| line == *source))
+    }
 }
 
 /// Starts a node's kubelet, whose configuration is there now. Returns when systemd has done so. That it cannot be is no
@@ -235,6 +269,17 @@ pub(super) fn log_path(node_directory: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kubelet_as_kiln_compiles_it_asks_often() {
+        let changed = include_str!("../../node-image/kubernetes/changes");
+        assert!(Asks::AsNode.are_in(changed));
+        assert!(Asks::ForCertificate.are_in(changed));
+        let earlier = changed.replace("certificate_manager.go", "");
+        assert!(Asks::AsNode.are_in(&earlier));
+        assert!(!Asks::ForCertificate.are_in(&earlier));
+        assert!(!Asks::AsNode.are_in(""));
+    }
 
     #[test]
     fn of_what_kubelet_repeats_the_last_line_is_told_and_long_lines_are_cut() {

@@ -5,13 +5,16 @@ use std::{
     future::{pending, poll_fn},
     pin::{Pin, pin},
     task::Context,
+    time::Instant,
 };
 
 use futures_util::future::{MaybeDone, maybe_done, try_join_all};
 use tokio::sync::watch;
 
 use super::{
-    api, bootstrap, controllers,
+    api,
+    bootstrap::{self, Asks},
+    controllers,
     create::phase,
     inside,
     kubernetes::node_url,
@@ -188,14 +191,14 @@ async fn open(gate: &mut watch::Receiver<Option<kube::Client>>) -> kube::Client 
 }
 
 /// Starts the kubelet of a control plane anew when its API server knows what kubelets ask for, and does not end then. kubeadm lets
-/// kubelet start that API server and ask it for its credentials as well, which kubelet does in pauses that double.
+/// kubelet start that API server and ask it for its credentials as well, which kubelet does in pauses that double. One that asks
+/// often is left alone.
 async fn restart_kubelet_in_time(nodes: &[StartedNode], node: &StartedNode, url: &str) -> Result<Infallible> {
     if let Some(first) = nodes.iter().find(|node| node.plan.first) {
         let client = api::connect(&inside::read(&first.process, &first.plan.name, ADMIN_CONF)?, url).await?;
+        let begun = Instant::now();
         api::lists_services(&client).await;
-        trace::step(&node.plan.name, "start kubelet anew")
-            .over(bootstrap::restart_kubelet(&node.process))
-            .await;
+        Asks::ForCertificate.or_anew(&node.process, &node.plan.name, begun.elapsed()).await;
     }
     pending().await
 }

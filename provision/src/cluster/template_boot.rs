@@ -3,13 +3,16 @@
 
 use std::{
     convert::Infallible,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
 use super::{
-    api, bootstrap, inside,
+    api,
+    bootstrap::{self, Asks},
+    inside,
     node::StartedNode,
     start::{ETCD_MANIFEST, FromFollower, FromTemplate, KUBELET_CONFIG, STATIC_PODS},
     template_etcd::{self, EtcdMember},
@@ -19,12 +22,11 @@ use crate::{Error, Reporter, Result, pki::Keys, template::Credentials, trace};
 /// How long the control plane may take, as kubeadm has it.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// How long the API server may take for a kubelet that asks often to do so still: it does for half a minute, and began
-/// earlier than it was waited for.
-const ASKS_OFTEN_FOR: Duration = Duration::from_secs(10);
-
 /// How often kubelet is told of its static pods again.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(250);
+
+/// Where kubelet has the logs of pods, a directory for each (`podLogsDir`): `NAMESPACE_POD_UID`.
+const POD_LOGS: &str = "/var/log/pods";
 
 /// Fills etcd and waits until the control plane answers and the node's kubelet has reported. The kubelets of control planes
 /// are running already; `members` are the etcds that they are to start, this node's first. `url` is where this node's API
@@ -120,9 +122,7 @@ async fn up(
         // kubelet has tried while nobody answered, and doubles its pauses: what looks for pods, and what looks for the
         // Services that pods are told of, may be asleep for seconds yet. A new one asks at once, and until it does, the API
         // server gets ready.
-        if begun.elapsed() > ASKS_OFTEN_FOR || !bootstrap::asks_often(&node.process, name) {
-            trace::step(name, "start kubelet anew").over(bootstrap::restart_kubelet(&node.process)).await;
-        }
+        Asks::AsNode.or_anew(&node.process, name, begun.elapsed()).await;
         trace::wait(name, "the API server to be ready").over(api::answers(client)).await;
         ready();
         reporter.step(&format!("{name}: waiting for kubelet to report"));
@@ -138,16 +138,25 @@ async fn up(
     Ok(())
 }
 
-/// Tells kubelet of its static pods again and again. It lists them when it starts, and has the kernel tell it of others a moment
-/// later: one that was written in between would wait until it lists them anew, after 20 s (`fileCheckFrequency`).
+/// Tells kubelet of its static pods again and again, until it begins with them. It lists them when it starts, and has the
+/// kernel tell it of others a moment later: one that was written in between would wait until it lists them anew, after 20 s
+/// (`fileCheckFrequency`).
 async fn announce(node: &StartedNode) -> Infallible {
     loop {
         tokio::time::sleep(ANNOUNCE_EVERY).await;
-        for path in [ETCD_MANIFEST].iter().chain(&STATIC_PODS) {
+        let tree = inside::Tree::open(&node.plan.name, &node.process.root());
+        let begun = tree.and_then(|tree| tree.list(POD_LOGS)).unwrap_or_default();
+        for path in [ETCD_MANIFEST].iter().chain(&STATIC_PODS).filter(|path| !has_begun(path, &begun)) {
             // One that is not there yet is told of when it is.
             let _ = inside::announce(&node.process, path);
         }
     }
+}
+
+/// Whether there are logs of the static pod that this manifest is for.
+fn has_begun(manifest: &str, logs: &[String]) -> bool {
+    let pod = Path::new(manifest).file_stem().unwrap_or_default().to_string_lossy();
+    logs.iter().any(|name| name.starts_with(&format!("kube-system_{pod}-")))
 }
 
 /// Lets the kubelet of a worker start, and waits until it reports. The API answers already.
@@ -174,4 +183,21 @@ pub(super) async fn follow(
         seconds: TIMEOUT.as_secs(),
         kubelet: bootstrap::kubelet_log(&node.process).await,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelet_is_told_of_what_it_has_not_begun_with() {
+        let logs =
+            ["kube-system_etcd-kind-control-plane_5fe8", "default_kube-apiserver-kind-control-plane_1"]
+                .map(str::to_owned);
+        assert!(has_begun(ETCD_MANIFEST, &logs));
+        for manifest in STATIC_PODS {
+            assert!(!has_begun(manifest, &logs), "{manifest}");
+        }
+        assert!(has_begun(STATIC_PODS[0], &["kube-system_kube-apiserver-kind-control-plane_1".to_owned()]));
+    }
 }

@@ -125,13 +125,13 @@ pub(super) async fn fill<'a>(
         running.push(start(member, all, cluster.len() == 1)?);
     }
     try_join_all(running.iter_mut().map(Running::ready)).await?;
-    Etcd::local(directory(cluster[0].node).join("client")).await?.put(values).await?;
+    local(&cluster[0]).await?.put(values).await?;
     Ok(Filled { cluster, running })
 }
 
 impl Filled<'_> {
     /// Has kubelets start etcd, that of the first member first: it is `begun` when the others still run, so that it finds a
-    /// leader. Never ends if one of them does not serve: callers bound it.
+    /// leader. Then it leads, for all that is to come. Never ends if one of them does not serve: callers bound it.
     ///
     /// # Errors
     /// Whatever keeps a manifest from being written, or an etcd from ending.
@@ -142,12 +142,14 @@ impl Filled<'_> {
     ) -> Result<(), Cause> {
         let is_alone = self.cluster.len() == 1;
         let mut begun = Some(begun);
-        let mut previous: Option<&EtcdMember<'_>> = None;
-        for (member, running) in self.cluster.iter().zip(self.running) {
-            if let Some(previous) = previous {
+        for (index, (member, running)) in self.cluster.iter().zip(self.running).enumerate() {
+            if let Some(previous) = index.checked_sub(1).and_then(|before| self.cluster.get(before)) {
                 let address = address(previous.manifest).ok_or("etcd is not told its address")?;
                 let name = &previous.node.plan.name;
                 trace::wait(name, "etcd to serve").over(Etcd::serves(address, credentials)).await?;
+                if index == 1 {
+                    lead(address, credentials, &self.cluster[1..]).await;
+                }
             }
             // Whoever leads the others and is asked to end looks for a successor first, for a second.
             running.end(if is_alone { Signal::TERM } else { Signal::KILL }).await?;
@@ -160,10 +162,33 @@ impl Filled<'_> {
             if let Some(begun) = begun.take() {
                 begun();
             }
-            previous = Some(member);
         }
         Ok(())
     }
+}
+
+/// Has the member at an address lead in the place of one of others, which are about to end: what an API server writes meanwhile
+/// would be lost with its leader, and be given up after 7 s. Where that fails, they choose another when the leader has ended.
+async fn lead(address: SocketAddr, credentials: &Credentials, others: &[EtcdMember<'_>]) {
+    let led = async {
+        let member = Etcd::secure(address, credentials).await?.standing().await?.member;
+        for other in others {
+            let etcd = local(other).await?;
+            let standing = etcd.standing().await?;
+            if standing.leader == standing.member {
+                return etcd.give_lead(member).await;
+            }
+        }
+        Ok::<_, Cause>(())
+    };
+    if let Err(error) = led.await {
+        tracing::warn!("the leader of etcd ends before it has a successor: {error}");
+    }
+}
+
+/// Connects to a member that is filled.
+async fn local(member: &EtcdMember<'_>) -> Result<Etcd, Cause> {
+    Etcd::local(directory(member.node).join("client")).await
 }
 
 /// Where clients find the member of a manifest.

@@ -1,4 +1,4 @@
-//! The little of etcd's API that templates need: read a range, put a value
+//! The little of etcd's API that templates need: read a range, put a value, have another member lead
 //! (<https://etcd.io/docs/v3.6/learning/api/>).
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -82,9 +82,42 @@ struct PutRequest {
 #[derive(Clone, PartialEq, Message)]
 struct PutResponse {}
 
+#[derive(Clone, PartialEq, Message)]
+struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<ResponseHeader>,
+    #[prost(uint64, tag = "4")]
+    leader: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResponseHeader {
+    #[prost(uint64, tag = "2")]
+    member_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MoveLeaderRequest {
+    #[prost(uint64, tag = "1")]
+    target_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MoveLeaderResponse {}
+
+/// Who a member is, and who leads it: nobody is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) member: u64,
+    pub(crate) leader: u64,
+}
+
 impl Etcd {
     /// Connects to a member of a cluster, at its address.
-    pub(super) async fn secure(address: SocketAddr, credentials: &Credentials) -> Result<Self, Cause> {
+    pub(crate) async fn secure(address: SocketAddr, credentials: &Credentials) -> Result<Self, Cause> {
         let connector = connector(credentials)?;
         let connect = move |_: Uri| {
             let connector = connector.clone();
@@ -146,6 +179,19 @@ impl Etcd {
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await
+    }
+
+    /// Who this member is, and who leads it.
+    pub(crate) async fn standing(&self) -> Result<Standing, Cause> {
+        let answer: StatusResponse = self.call("/etcdserverpb.Maintenance/Status", StatusRequest {}).await?;
+        Ok(Standing { member: answer.header.unwrap_or_default().member_id, leader: answer.leader })
+    }
+
+    /// Has this member, which leads, give that to another, and returns when it has.
+    pub(crate) async fn give_lead(&self, target_id: u64) -> Result<(), Cause> {
+        let request = MoveLeaderRequest { target_id };
+        let _: MoveLeaderResponse = self.call("/etcdserverpb.Maintenance/MoveLeader", request).await?;
+        Ok(())
     }
 
     async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Cause>
