@@ -1,8 +1,9 @@
 //! Clusters that are booted ahead, and taken when they are asked for.
 
-use std::{thread, time::Duration};
+use std::{os::unix::fs::PermissionsExt, thread, time::Duration};
 
 use fs_err as fs;
+use jiff::Timestamp;
 use kiln_integration::{
     Cluster, Fixture, Steps,
     cluster::{API_SERVICE, items},
@@ -111,11 +112,7 @@ fn a_standby_that_is_none_any_more_is_replaced() {
     steps.step("one of three nodes is booted, and loses one", || {
         let _ = fixture.kiln().run(&fill).succeeded();
         assert_eq!(states(&fixture), ["frozen"]);
-        let record = fixture.state_root().join(format!("pool/{NAME}_1/nodes/{NAME}-worker/node.json"));
-        let record: Value =
-            serde_json::from_slice(&fs::read(record).expect("it is there")).expect("it is JSON");
-        let pid = record["process"]["pid"].as_i64().expect("it runs").to_string();
-        kiln_integration::host::run("kill", &["-9", &pid]);
+        kiln_integration::host::run("kill", &["-9", &node_pid(&fixture, "worker")]);
         // A frozen process is killed at once on cgroup v2, and when it is thawed on v1.
         if states(&fixture) == ["frozen"] {
             let freezer = format!("/sys/fs/cgroup/freezer/kiln/{NAME}_1/{NAME}-worker/freezer.state");
@@ -128,12 +125,25 @@ fn a_standby_that_is_none_any_more_is_replaced() {
         assert!(said.stderr().contains("Removing standby 1"), "{}", said.report());
         assert_eq!(states(&fixture), ["frozen"]);
     });
-    steps.step("all its nodes are there at once when it is taken", || {
+    steps.step("all its nodes are there at once when it is taken, slow ones too", || {
+        // kubelet calls iptables before it lists its containers, and would tell that its node is not ready until it has.
+        let pid = node_pid(&fixture, "worker");
+        let slow = format!("/proc/{pid}/root/usr/local/sbin/iptables");
+        fs::write(&slow, "#!/bin/sh\nsleep 0.1\nexec /usr/sbin/iptables \"$@\"\n")
+            .expect("the node can be written to");
+        fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let asked = Timestamp::now();
         let said = fixture.create(NAME, &["--config", config]).succeeded();
         assert!(said.stderr().contains("Taking a standby cluster"), "{}", said.report());
         let cluster = Cluster::new(fixture.kiln(), NAME);
         let before = ready(&cluster.json(&["get", "nodes"]));
         assert_eq!(before.len(), 3);
+        for (node, since) in &before {
+            assert!(
+                since.parse::<Timestamp>().expect("it is a time") < asked,
+                "{node} was not Ready since {since}"
+            );
+        }
         let node = format!("{NAME}-worker2");
         assert_eq!(cluster.resolve(Some(&node), API_SERVICE), "10.96.0.1");
         thread::sleep(NOTICED);
@@ -159,6 +169,13 @@ fn states(fixture: &Fixture) -> Vec<String> {
     let list: Value = serde_json::from_slice(listed.bytes()).expect("it is JSON");
     let list = list.as_array().expect("it is a list").iter();
     list.map(|standby| standby["state"].as_str().expect("each has one").to_owned()).collect()
+}
+
+/// The init of a node of the first standby.
+fn node_pid(fixture: &Fixture, node: &str) -> String {
+    let record = fixture.state_root().join(format!("pool/{NAME}_1/nodes/{NAME}-{node}/node.json"));
+    let record: Value = serde_json::from_slice(&fs::read(record).expect("it is there")).expect("it is JSON");
+    record["process"]["pid"].as_i64().expect("it runs").to_string()
 }
 
 /// When each node has become Ready; all are.

@@ -8,7 +8,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, Pod, ServiceAccount};
 use kube::{
     Client, Config, ResourceExt,
     api::{Api, Patch, PatchParams},
@@ -327,12 +328,21 @@ pub(super) fn is_ready(node: &Node) -> bool {
 
 /// Why a node is not ready; `None` when it is.
 fn not_ready(node: &Node) -> Option<String> {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    match conditions.iter().find(|condition| condition.type_ == "Ready") {
+    match ready_condition(node) {
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(condition.message.clone().unwrap_or_else(|| "not ready".to_owned())),
         None => Some("has not reported yet".to_owned()),
     }
+}
+
+/// When kubelet last reported on a node, in whole seconds, as it writes it.
+pub(super) fn reported_at(node: &Node) -> Option<Timestamp> {
+    ready_condition(node)?.last_heartbeat_time.as_ref().map(|time| time.0)
+}
+
+fn ready_condition(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().find(|condition| condition.type_ == "Ready")
 }
 
 #[cfg(test)]

@@ -31,6 +31,6 @@ pub use registry::{
 };
 pub(crate) use reserved::{Occupant, anything_left, occupants, reservations};
 pub use standby::{
-    Standby, StandbyRecord, StandbyRequest, link_standby, load_standby, save_standby, standbys,
+    Reports, Standby, StandbyRecord, StandbyRequest, link_standby, load_standby, save_standby, standbys,
     unlink_standby,
 };

@@ -4,7 +4,12 @@
 //! taken stays where it is, and `clusters/CLUSTER` becomes a link to it: that takes one step, so that a run killed at any
 //! time leaves either a standby or a cluster.
 
-use std::{collections::BTreeSet, fmt, io, os::unix::fs::symlink, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    os::unix::fs::symlink,
+    path::Path,
+};
 
 use fs_err as fs;
 use jiff::Timestamp;
@@ -80,13 +85,18 @@ pub struct StandbyRecord {
     pub boot_seconds: f64,
     /// What it was made for.
     pub request: StandbyRequest,
+    /// When kubelet last reported on each node, before it was frozen.
+    pub reports: Reports,
 }
+
+/// When kubelet last reported on each node, in whole seconds, as it writes it.
+pub type Reports = BTreeMap<String, Timestamp>;
 
 impl StandbyRecord {
     /// A record of one that is frozen now.
     #[must_use]
-    pub fn new(boot_seconds: f64, request: StandbyRequest) -> Self {
-        Self { schema: SCHEMA, frozen: Timestamp::now(), boot_seconds, request }
+    pub fn new(boot_seconds: f64, request: StandbyRequest, reports: Reports) -> Self {
+        Self { schema: SCHEMA, frozen: Timestamp::now(), boot_seconds, request, reports }
     }
 }
 

@@ -167,8 +167,10 @@ async fn make(
     phase(reporter, "Waiting for everything in it", park::settled(name, &client, reporter)).await?;
     let boot_seconds = started.elapsed().as_secs_f64();
     let nodes = state::load_nodes(&ahead, name)?;
-    phase(reporter, "Freezing it 🧊", park::park(&ahead, name, &nodes, &client, reporter, steps)).await?;
+    let parking = park::park(&ahead, name, &nodes, &client, reporter, steps);
+    let reports = phase(reporter, "Freezing it 🧊", parking).await?;
     fs_err::write(ahead.cluster(name).join("admin.conf"), &admin_conf)
         .map_err(Error::file("keep the cluster's credentials"))?;
-    state::save_standby(paths, standby, &StandbyRecord::new(boot_seconds, request(name, options, images)))
+    let record = StandbyRecord::new(boot_seconds, request(name, options, images), reports);
+    state::save_standby(paths, standby, &record)
 }

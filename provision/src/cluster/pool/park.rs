@@ -13,12 +13,16 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kiln_runtime::Process;
-use kube::{Api, Client, api::DeleteParams, runtime::wait::await_condition};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams},
+    runtime::wait::await_condition,
+};
 
 use super::super::{api, blocking::Steps, inside, node};
 use crate::{
     Error, Paths, Reporter, Result,
-    state::{NodeRecord, NodeRole},
+    state::{NodeRecord, NodeRole, Reports},
 };
 
 /// Where kubelet finds kube-controller-manager, and where it does not.
@@ -62,7 +66,8 @@ pub(super) async fn settled(cluster: &str, client: &Client, reporter: &dyn Repor
     }
 }
 
-/// Ends what does not outlive a stop, and stops the rest.
+/// Ends what does not outlive a stop, and stops the rest. Returns the last reports of kubelet, which a new one's are to be told
+/// from.
 ///
 /// # Errors
 /// What a node says, or the freezer.
@@ -73,7 +78,7 @@ pub(super) async fn park(
     client: &Client,
     reporter: &dyn Reporter,
     steps: &Steps,
-) -> Result<()> {
+) -> Result<Reports> {
     reporter.step("ending kube-controller-manager");
     for (name, process) in control_planes(nodes) {
         inside::rename(process, name, MANIFEST[0], MANIFEST[1])?;
@@ -100,14 +105,23 @@ pub(super) async fn park(
         run(name, process, "systemctl stop kubelet && systemctl service-watchdogs no")
     });
     futures_util::future::try_join_all(stops).await?;
+    let reports = last_reports(client).await?;
     let only = api::named("kube-scheduler");
     let _ = tokio::time::timeout(CALM, api::changed::<Lease>(&leases, only)).await;
     reporter.step("freezing the nodes");
     let freezes = nodes.iter().map(|record| {
         let cgroup = node::cgroup(paths, cluster, &record.name);
-        steps.run(move || Ok(cgroup.freeze()?))
+        steps.run(move || cgroup.freeze())
     });
-    futures_util::future::try_join_all(freezes).await.map(drop)
+    futures_util::future::try_join_all(freezes).await?;
+    Ok(reports)
+}
+
+async fn last_reports(client: &Client) -> Result<Reports> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let found = nodes.list(&ListParams::default()).await;
+    let found = found.map_err(Error::api("list the reports on nodes".to_owned()))?;
+    Ok(found.items.iter().filter_map(|node| Some((node.name_any(), api::reported_at(node)?))).collect())
 }
 
 /// Lets the nodes go on. What had been ended is begun by [`revive`].
@@ -131,7 +145,7 @@ pub(super) fn thaw(paths: &Paths, cluster: &str, nodes: &[NodeRecord]) -> Result
 /// What a node says.
 pub(super) async fn revive(nodes: &[NodeRecord]) -> Result<()> {
     let starts = kubernetes_nodes(nodes).map(|(name, process)| {
-        run(name, process, "systemctl service-watchdogs yes && systemctl start kubelet")
+        run(name, process, "systemctl --no-block start kubelet && systemctl service-watchdogs yes")
     });
     futures_util::future::try_join_all(starts).await.map(drop)
 }

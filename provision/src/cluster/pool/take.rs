@@ -1,9 +1,10 @@
 //! Making a cluster of one that was booted ahead.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
-use kube::{Api, Client, api::ListParams, runtime::watcher};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client, ResourceExt, runtime::watcher};
 
 use super::{
     super::{
@@ -14,15 +15,13 @@ use super::{
 use crate::{
     Error, Paths, Reporter, Result,
     error::with_causes,
-    state::{self, Lock, NodeRecord, NodeRole, Standby, StandbyRecord},
+    state::{self, Lock, NodeRecord, NodeRole, Reports, Standby, StandbyRecord},
     trace,
 };
 
-/// How long a standby may take to be a cluster. It takes less than a second where nothing is wrong with it.
+/// How long a standby may take to be a cluster. It takes a second where nothing is wrong with it, and thirteen where kubelet first
+/// reports that its node is not ready.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where nodes say that they are there.
-const LEASES: &str = "kube-node-lease";
 
 /// Takes a standby that is just what is asked for, if there is one. Standbys that turn out to be of no use are removed. The
 /// caller holds the lock of the cluster, which does not exist.
@@ -47,7 +46,8 @@ pub(in super::super) async fn take(
         }
         state::link_standby(paths, &standby)?;
         let awake = async {
-            match tokio::time::timeout(TIMEOUT, wake(paths, name, &standby, reporter)).await {
+            match tokio::time::timeout(TIMEOUT, wake(paths, name, &standby, &record.reports, reporter)).await
+            {
                 Ok(woken) => woken,
                 Err(_) => Err(Error::Unsettled { cluster: standby.handle(), seconds: TIMEOUT.as_secs() }),
             }
@@ -81,8 +81,14 @@ fn usable(paths: &Paths, standby: &Standby) -> Result<Option<(Lock, StandbyRecor
     Ok(there.then_some((lock, record)))
 }
 
-/// Lets the cluster go on, and returns when its API answers and every node has said that it is there.
-async fn wake(paths: &Paths, name: &str, standby: &Standby, reporter: &dyn Reporter) -> Result<Booted> {
+/// Lets the cluster go on, and returns when its API answers and every node has said anew that it is Ready.
+async fn wake(
+    paths: &Paths,
+    name: &str,
+    standby: &Standby,
+    before: &Reports,
+    reporter: &dyn Reporter,
+) -> Result<Booted> {
     let missing = |what: &str| Error::NoStandby { reason: format!("{} has no {what}", standby.handle()) };
     let record = state::load_cluster(paths, name)?.ok_or_else(|| missing("record"))?;
     let nodes = state::load_nodes(paths, name)?;
@@ -93,44 +99,34 @@ async fn wake(paths: &Paths, name: &str, standby: &Standby, reporter: &dyn Repor
     let config: crate::config::Cluster = serde_json::from_value(record.config.clone())
         .map_err(|source| Error::Damaged { path: paths.cluster(name), source: source.into() })?;
     let client = api::connect(&admin_conf, &node_url(&first.endpoint, &config.networking)).await?;
+    later(before).await;
     trace::step("", "thaw").over(async { park::thaw(paths, name, &nodes) }).await?;
-    let answered = async {
-        trace::wait(&first.name, "the API server to answer").over(api::answers(&client)).await;
-        last_signs(&client).await
-    };
-    // kubelet gives its sign as soon as it runs: what was there before is read first.
-    let before = answered.await?;
     trace::step("", "start kubelet").over(park::revive(&nodes)).await?;
-    reporter.step("waiting for the nodes to say that they are there");
-    trace::wait("", "all nodes to be there").over(signs(&client, &nodes, before)).await;
+    trace::wait(&first.name, "the API server to answer").over(api::answers(&client)).await;
+    reporter.step("waiting for the nodes to say that they are Ready");
+    trace::wait("", "all nodes to be Ready").over(ready(&client, &nodes, before)).await;
     // Some may have been made or removed meanwhile.
     registry::tell_nodes(paths, name, reporter).await?;
     Ok(Booted { record, access: Some((admin_conf, client)) })
 }
 
-type Signs = BTreeMap<String, Option<MicroTime>>;
-
-/// When each node has last said that it is there.
-async fn last_signs(client: &Client) -> Result<Signs> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
-    let found = leases
-        .list(&ListParams::default())
-        .await
-        .map_err(Error::api("list the signs of nodes".to_owned()))?;
-    Ok(found.items.into_iter().map(of).collect())
+/// Returns when a report can be told from the last by its second, as nearly always it can at once.
+async fn later(before: &Reports) {
+    let now = Timestamp::now();
+    if before.values().any(|time| time.as_second() == now.as_second()) {
+        let since = Duration::from_nanos(now.subsec_nanosecond().unsigned_abs().into());
+        tokio::time::sleep(Duration::from_secs(1).saturating_sub(since)).await;
+    }
 }
 
-fn of(lease: Lease) -> (String, Option<MicroTime>) {
-    (lease.metadata.name.unwrap_or_default(), lease.spec.and_then(|spec| spec.renew_time))
-}
-
-/// Returns when every node has said anew that it is there.
-async fn signs(client: &Client, nodes: &[NodeRecord], before: Signs) {
+/// Returns when every node has reported anew that it is Ready. That it is alive is not enough: what kubelet, which has only just begun,
+/// first says of its node can be that it is not Ready.
+async fn ready(client: &Client, nodes: &[NodeRecord], before: &Reports) {
     let mut missing: Vec<&str> = park::kubernetes_nodes(nodes).map(|(name, _)| name).collect();
-    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
-    api::first_match(leases, watcher::Config::default(), |lease| {
-        let (name, time) = of(lease);
-        if before.get(&name) != Some(&time) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    api::first_match(nodes, watcher::Config::default(), |node| {
+        let name = node.name_any();
+        if api::is_ready(&node) && before.get(&name) != api::reported_at(&node).as_ref() {
             missing.retain(|other| *other != name);
         }
         missing.is_empty().then_some(())
