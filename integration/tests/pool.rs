@@ -1,6 +1,10 @@
 //! Clusters that are booted ahead, and taken when they are asked for.
 
-use std::{os::unix::fs::PermissionsExt, thread, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::{Duration, Instant},
+};
 
 use fs_err as fs;
 use jiff::Timestamp;
@@ -16,6 +20,9 @@ const NAME: &str = "it-ahead";
 /// five: what it makes of a stop it makes of it within this time.
 const NOTICED: Duration = Duration::from_secs(12);
 
+/// As long as that, and twice as long as kubelet lets containerd be silent.
+const LONG: Duration = Duration::from_secs(60);
+
 #[test]
 fn a_standby_is_a_cluster_within_a_moment() {
     let Some(fixture) = Fixture::open() else { return };
@@ -25,6 +32,7 @@ fn a_standby_is_a_cluster_within_a_moment() {
     steps.step("two are booted, which nobody sees among the clusters", || {
         let said = fill("2");
         assert!(said.stderr().contains("2 standby clusters"), "{}", said.report());
+        assert_eq!(record(&fixture, "standby.json")["reports"], Value::Null, "kubelet was not stopped");
         assert!(fixture.clusters().is_empty());
         assert_eq!(states(&fixture), ["frozen", "frozen"]);
         assert!(!fixture.kubeconfig().exists(), "nobody is told of them");
@@ -49,8 +57,12 @@ fn a_standby_is_a_cluster_within_a_moment() {
         let _ = fixture.delete(NAME);
         assert_eq!(states(&fixture), ["frozen", "frozen"]);
     });
+    let filled = Instant::now();
     let mut authorities = Vec::new();
     for left in [1, 0] {
+        if left == 0 {
+            thread::sleep(LONG.saturating_sub(filled.elapsed()));
+        }
         steps.step(&format!("one is taken, {left} left"), || {
             let said = fixture.create(NAME, &["-v1"]).succeeded();
             assert!(said.stderr().contains("Taking a standby cluster"), "{}", said.report());
@@ -68,6 +80,7 @@ fn a_standby_is_a_cluster_within_a_moment() {
             let events = cluster.json(&["get", "events", "-A"]);
             let lost: Vec<_> = items(&events).filter(|event| event["reason"] == "NodeNotReady").collect();
             assert!(lost.is_empty(), "{lost:?}");
+            assert_eq!(restarted(cluster), Vec::<String>::new());
             let _ = fixture
                 .kiln()
                 .kubectl(
@@ -95,7 +108,14 @@ fn a_standby_that_is_none_any_more_is_replaced() {
     let Some(fixture) = Fixture::open() else { return };
     let mut steps = Steps::default();
     let config = fixture.directory().join("three.yaml");
-    let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n";
+    // As in an image whose programs Kiln has not compiled: kubelet and kube-controller-manager do not outlive a stop.
+    let unchanged = fixture.directory().join("changed-sources");
+    fs::write(&unchanged, "").expect("the fixture's directory is writable");
+    let text = format!(
+        "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n- role: control-plane\n- role: worker\n- role: worker\n  \
+         extraMounts: [{{hostPath: {}, containerPath: /kind/changed-sources}}]\n",
+        unchanged.display()
+    );
     fs::write(&config, text).expect("the fixture's directory is writable");
     let config = config.to_str().expect("a path of ours is text");
     let fill = ["pool", "fill", "--name", NAME, "--config", config];
@@ -127,6 +147,10 @@ fn a_standby_that_is_none_any_more_is_replaced() {
     });
     steps.step("all its nodes are there at once when it is taken, slow ones too", || {
         // kubelet calls iptables before it lists its containers, and would tell that its node is not ready until it has.
+        assert_eq!(
+            record(&fixture, "standby.json")["reports"].as_object().map(|reports| reports.len()),
+            Some(3)
+        );
         let pid = node_pid(&fixture, "worker");
         let slow = format!("/proc/{pid}/root/usr/local/sbin/iptables");
         fs::write(&slow, "#!/bin/sh\nsleep 0.1\nexec /usr/sbin/iptables \"$@\"\n")
@@ -148,6 +172,9 @@ fn a_standby_that_is_none_any_more_is_replaced() {
         assert_eq!(cluster.resolve(Some(&node), API_SERVICE), "10.96.0.1");
         thread::sleep(NOTICED);
         assert_eq!(ready(&cluster.json(&["get", "nodes"])), before);
+        let mut restarted = restarted(cluster);
+        restarted.retain(|pod| !pod.starts_with("kube-controller-manager-"));
+        assert_eq!(restarted, Vec::<String>::new());
         let _ = fixture.delete(NAME);
     });
     steps.step("what cannot be one is refused", || {
@@ -173,9 +200,14 @@ fn states(fixture: &Fixture) -> Vec<String> {
 
 /// The init of a node of the first standby.
 fn node_pid(fixture: &Fixture, node: &str) -> String {
-    let record = fixture.state_root().join(format!("pool/{NAME}_1/nodes/{NAME}-{node}/node.json"));
-    let record: Value = serde_json::from_slice(&fs::read(record).expect("it is there")).expect("it is JSON");
+    let record = record(fixture, &format!("nodes/{NAME}-{node}/node.json"));
     record["process"]["pid"].as_i64().expect("it runs").to_string()
+}
+
+/// What is recorded about the first standby.
+fn record(fixture: &Fixture, file: &str) -> Value {
+    let path = fixture.state_root().join(format!("pool/{NAME}_1/{file}"));
+    serde_json::from_slice(&fs::read(path).expect("it is there")).expect("it is JSON")
 }
 
 /// When each node has become Ready; all are.
@@ -188,6 +220,19 @@ fn ready(nodes: &Value) -> Vec<(String, String)> {
         (text(&node["metadata"]["name"]), text(&ready["lastTransitionTime"]))
     };
     items(nodes).map(of).collect()
+}
+
+/// The pods of which a container has been restarted.
+fn restarted(cluster: Cluster<'_>) -> Vec<String> {
+    let pods = cluster.json(&["get", "pods", "-A"]);
+    let again = |pod: &&Value| {
+        let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+        statuses.iter().any(|status| status["restartCount"] != 0)
+    };
+    items(&pods)
+        .filter(again)
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// What the processes of a standby have used, as the kernel counts it.

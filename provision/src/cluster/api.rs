@@ -279,16 +279,6 @@ pub(super) fn named(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
-/// Returns when an object has changed. Never ends if none does: callers bound it.
-pub(super) async fn changed<K>(api: &Api<K>, only: watcher::Config)
-where
-    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let mut seen = false;
-    // The first is what is there already.
-    first_match(api.clone(), only, |_| std::mem::replace(&mut seen, true).then_some(())).await;
-}
-
 /// Watches until an object tells what was looked for. Never ends if none does: callers bound it.
 pub(super) async fn first_match<K, T>(
     api: Api<K>,

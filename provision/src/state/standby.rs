@@ -85,8 +85,8 @@ pub struct StandbyRecord {
     pub boot_seconds: f64,
     /// What it was made for.
     pub request: StandbyRequest,
-    /// When kubelet last reported on each node, before it was frozen.
-    pub reports: Reports,
+    /// When kubelet last reported on each node, where it was stopped before it was frozen; `None` where it was frozen with the rest.
+    pub reports: Option<Reports>,
 }
 
 /// When kubelet last reported on each node, in whole seconds, as it writes it.
@@ -95,7 +95,7 @@ pub type Reports = BTreeMap<String, Timestamp>;
 impl StandbyRecord {
     /// A record of one that is frozen now.
     #[must_use]
-    pub fn new(boot_seconds: f64, request: StandbyRequest, reports: Reports) -> Self {
+    pub fn new(boot_seconds: f64, request: StandbyRequest, reports: Option<Reports>) -> Self {
         Self { schema: SCHEMA, frozen: Timestamp::now(), boot_seconds, request, reports }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! Frozen processes find the clock gone on, and two of a cluster's take that for a failure. kube-controller-manager
 //! compares a node's last sign of life with the clock before it has read the next one, and calls the node unreachable; and
-//! kubelet calls its node not ready because it has not asked containerd for so long. So neither is there while the
-//! cluster is frozen: kubelet starts beside containers that run on, and kube-controller-manager from its manifest.
+//! kubelet calls its node not ready because it has not asked containerd for so long. As Kiln compiles them they look first, and
+//! are frozen with the rest. Others are not there while the cluster is frozen: kubelet starts beside containers that run on, and
+//! kube-controller-manager from its manifest.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
+use futures_util::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     coordination::v1::Lease,
@@ -22,6 +25,7 @@ use kube::{
 use super::super::{api, blocking::Steps, inside, node};
 use crate::{
     Error, Paths, Reporter, Result,
+    build::CHANGED_SOURCES,
     state::{NodeRecord, NodeRole, Reports},
 };
 
@@ -37,11 +41,20 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// How long kubelet may take to end kube-controller-manager.
 const ENDED: Duration = Duration::from_secs(60);
 
-/// How long to wait for the scheduler to say that it is there. It does so every two seconds, and when it has just done so
-/// it is not in the middle of it.
-const CALM: Duration = Duration::from_secs(5);
+/// How long ago whoever leads may have said so when it is frozen: it has heard that it does, and it says so every two seconds
+/// (`retryPeriod`).
+const QUIET: Range<SignedDuration> = SignedDuration::from_millis(200)..SignedDuration::from_millis(1500);
+
+/// How long to wait for such a moment.
+const CALM: Duration = Duration::from_secs(10);
+
+const WATCHDOGS_OFF: &str = "systemctl service-watchdogs no";
+const WATCHDOGS_ON: &str = "systemctl service-watchdogs yes";
+const STOP: &str = "systemctl stop kubelet && systemctl service-watchdogs no";
+const START: &str = "systemctl --no-block start kubelet && systemctl service-watchdogs yes";
 
 const SYSTEM: &str = "kube-system";
+const CONTROLLERS: &str = "kube-controller-manager";
 
 /// Returns when everything that is to run in the cluster does.
 ///
@@ -66,8 +79,8 @@ pub(super) async fn settled(cluster: &str, client: &Client, reporter: &dyn Repor
     }
 }
 
-/// Ends what does not outlive a stop, and stops the rest. Returns the last reports of kubelet, which a new one's are to be told
-/// from.
+/// Stops the nodes. Returns the last reports of kubelet where it was ended, which a new one's are to be told from; nothing where all
+/// programs outlive it.
 ///
 /// # Errors
 /// What a node says, or the freezer.
@@ -78,43 +91,88 @@ pub(super) async fn park(
     client: &Client,
     reporter: &dyn Reporter,
     steps: &Steps,
-) -> Result<Reports> {
+) -> Result<Option<Reports>> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM);
+    let outlives = kubernetes_nodes(nodes).all(|(name, process)| {
+        outlives_stops(&inside::read(process, name, CHANGED_SOURCES).unwrap_or_default())
+    });
+    if !outlives {
+        end_controllers(cluster, nodes, client, &leases, reporter).await?;
+        reporter.step("stopping kubelet");
+    }
+    // systemd would take services for hung that have not answered while they were frozen.
+    let script = if outlives { WATCHDOGS_OFF } else { STOP };
+    try_join_all(kubernetes_nodes(nodes).map(|(name, process)| run(name, process, script))).await?;
+    let reports = if outlives { None } else { Some(last_reports(client).await?) };
+    let _ = tokio::time::timeout(CALM, calm(&leases)).await;
+    reporter.step("freezing the nodes");
+    let freezes = nodes.iter().map(|record| {
+        let cgroup = node::cgroup(paths, cluster, &record.name);
+        steps.run(move || cgroup.freeze())
+    });
+    try_join_all(freezes).await?;
+    Ok(reports)
+}
+
+/// Whether the programs of a node with these sources go on from a stop as Kiln compiles them: kubelet asks containerd before
+/// it calls its node not ready, and kube-controller-manager hears of nodes before it calls them unreachable.
+fn outlives_stops(changed: &str) -> bool {
+    const SOURCES: [&str; 2] = [
+        "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go",
+        "k8s.io/kubernetes pkg/controller/nodelifecycle/node_lifecycle_controller.go",
+    ];
+    SOURCES.iter().all(|source| changed.lines().any(|line| line == *source))
+}
+
+/// Ends kube-controller-manager in all control planes.
+async fn end_controllers(
+    cluster: &str,
+    nodes: &[NodeRecord],
+    client: &Client,
+    leases: &Api<Lease>,
+    reporter: &dyn Reporter,
+) -> Result<()> {
     reporter.step("ending kube-controller-manager");
     for (name, process) in control_planes(nodes) {
         inside::rename(process, name, MANIFEST[0], MANIFEST[1])?;
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM);
     let ended = control_planes(nodes).map(|(name, _)| {
-        let (pods, name) = (pods.clone(), format!("kube-controller-manager-{name}"));
+        let (pods, name) = (pods.clone(), format!("{CONTROLLERS}-{name}"));
         async move { await_condition(pods, &name, |pod: Option<&Pod>| pod.is_none()).await }
     });
-    let ended = tokio::time::timeout(ENDED, futures_util::future::try_join_all(ended)).await;
+    let ended = tokio::time::timeout(ENDED, try_join_all(ended)).await;
     if !matches!(ended, Ok(Ok(_))) {
         return Err(Error::Unsettled { cluster: cluster.to_owned(), seconds: ENDED.as_secs() });
     }
     // It has not let go of its office, and its successor would wait until that has lapsed.
-    let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM);
-    match leases.delete("kube-controller-manager", &DeleteParams::default()).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(Error::api("end the term of kube-controller-manager".to_owned())(error)),
+    match leases.delete(CONTROLLERS, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(Error::api("end the term of kube-controller-manager".to_owned())(error)),
     }
-    reporter.step("stopping kubelet");
-    // systemd would take services for hung that have not answered while they were frozen.
-    let stops = kubernetes_nodes(nodes).map(|(name, process)| {
-        run(name, process, "systemctl stop kubelet && systemctl service-watchdogs no")
-    });
-    futures_util::future::try_join_all(stops).await?;
-    let reports = last_reports(client).await?;
-    let only = api::named("kube-scheduler");
-    let _ = tokio::time::timeout(CALM, api::changed::<Lease>(&leases, only)).await;
-    reporter.step("freezing the nodes");
-    let freezes = nodes.iter().map(|record| {
-        let cgroup = node::cgroup(paths, cluster, &record.name);
-        steps.run(move || cgroup.freeze())
-    });
-    futures_util::future::try_join_all(freezes).await?;
-    Ok(reports)
+}
+
+/// Returns when nobody who leads is about to say so again, nor has just done so. Whoever is frozen in the middle of that ends when it goes
+/// on, as it has had no answer for too long.
+async fn calm(leases: &Api<Lease>) {
+    loop {
+        let terms =
+            futures_util::future::join_all([CONTROLLERS, "kube-scheduler"].map(|name| leases.get(name)))
+                .await;
+        // Who has none does not lead, or nobody is asked.
+        if terms.iter().flatten().filter_map(age).all(|age| QUIET.contains(&age)) {
+            return;
+        }
+        // Nothing tells when it is some time after the last renewal of either.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How long ago a lease was renewed.
+pub(super) fn age(lease: &Lease) -> Option<SignedDuration> {
+    let renewed = lease.spec.as_ref()?.renew_time.as_ref()?;
+    Some(Timestamp::now().duration_since(renewed.0))
 }
 
 async fn last_reports(client: &Client) -> Result<Reports> {
@@ -128,10 +186,12 @@ async fn last_reports(client: &Client) -> Result<Reports> {
 ///
 /// # Errors
 /// What a node says, or the freezer.
-pub(super) fn thaw(paths: &Paths, cluster: &str, nodes: &[NodeRecord]) -> Result<()> {
-    // Before kubelet looks: it starts what it finds.
-    for (name, process) in control_planes(nodes) {
-        inside::rename(process, name, MANIFEST[1], MANIFEST[0])?;
+pub(super) fn thaw(paths: &Paths, cluster: &str, nodes: &[NodeRecord], stopped: bool) -> Result<()> {
+    if stopped {
+        // Before kubelet looks: it starts what it finds.
+        for (name, process) in control_planes(nodes) {
+            inside::rename(process, name, MANIFEST[1], MANIFEST[0])?;
+        }
     }
     for record in nodes {
         node::cgroup(paths, cluster, &record.name).thaw()?;
@@ -139,15 +199,13 @@ pub(super) fn thaw(paths: &Paths, cluster: &str, nodes: &[NodeRecord]) -> Result
     Ok(())
 }
 
-/// Begins what was ended in nodes that run again.
+/// Begins what was ended in nodes that run again; kubelet is if it was stopped.
 ///
 /// # Errors
 /// What a node says.
-pub(super) async fn revive(nodes: &[NodeRecord]) -> Result<()> {
-    let starts = kubernetes_nodes(nodes).map(|(name, process)| {
-        run(name, process, "systemctl --no-block start kubelet && systemctl service-watchdogs yes")
-    });
-    futures_util::future::try_join_all(starts).await.map(drop)
+pub(super) async fn revive(nodes: &[NodeRecord], stopped: bool) -> Result<()> {
+    let script = if stopped { START } else { WATCHDOGS_ON };
+    try_join_all(kubernetes_nodes(nodes).map(|(name, process)| run(name, process, script))).await.map(drop)
 }
 
 fn running(
@@ -179,4 +237,17 @@ async fn run(name: &str, process: &Process, script: &str) -> Result<()> {
         status: output.status,
         output: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_as_kiln_compiles_them_outlive_a_stop() {
+        let changed = include_str!("../../../node-image/kubernetes/changes");
+        assert!(outlives_stops(changed));
+        assert!(!outlives_stops(&changed.replace("node_lifecycle_controller.go", "")));
+        assert!(!outlives_stops(""));
+    }
 }

@@ -1,10 +1,11 @@
 //! Making a cluster of one that was booted ahead.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::{Api, Client, ResourceExt, runtime::watcher};
+use serde::de::DeserializeOwned;
 
 use super::{
     super::{
@@ -19,9 +20,12 @@ use crate::{
     trace,
 };
 
-/// How long a standby may take to be a cluster. It takes a second where nothing is wrong with it, and thirteen where kubelet first
-/// reports that its node is not ready.
+/// How long a standby may take to be a cluster. It takes less than a second where nothing is wrong with it, and thirteen where a
+/// new kubelet first reports that its node is not ready.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where nodes say that they are there.
+const LEASES: &str = "kube-node-lease";
 
 /// Takes a standby that is just what is asked for, if there is one. Standbys that turn out to be of no use are removed. The
 /// caller holds the lock of the cluster, which does not exist.
@@ -46,7 +50,11 @@ pub(in super::super) async fn take(
         }
         state::link_standby(paths, &standby)?;
         let awake = async {
-            match tokio::time::timeout(TIMEOUT, wake(paths, name, &standby, &record.reports, reporter)).await
+            match tokio::time::timeout(
+                TIMEOUT,
+                wake(paths, name, &standby, record.reports.as_ref(), reporter),
+            )
+            .await
             {
                 Ok(woken) => woken,
                 Err(_) => Err(Error::Unsettled { cluster: standby.handle(), seconds: TIMEOUT.as_secs() }),
@@ -86,7 +94,7 @@ async fn wake(
     paths: &Paths,
     name: &str,
     standby: &Standby,
-    before: &Reports,
+    before: Option<&Reports>,
     reporter: &dyn Reporter,
 ) -> Result<Booted> {
     let missing = |what: &str| Error::NoStandby { reason: format!("{} has no {what}", standby.handle()) };
@@ -99,12 +107,18 @@ async fn wake(
     let config: crate::config::Cluster = serde_json::from_value(record.config.clone())
         .map_err(|source| Error::Damaged { path: paths.cluster(name), source: source.into() })?;
     let client = api::connect(&admin_conf, &node_url(&first.endpoint, &config.networking)).await?;
-    later(before).await;
-    trace::step("", "thaw").over(async { park::thaw(paths, name, &nodes) }).await?;
-    trace::step("", "start kubelet").over(park::revive(&nodes)).await?;
-    trace::wait(&first.name, "the API server to answer").over(api::answers(&client)).await;
-    reporter.step("waiting for the nodes to say that they are Ready");
-    trace::wait("", "all nodes to be Ready").over(ready(&client, &nodes, before)).await;
+    if let Some(before) = before {
+        later(before).await;
+    }
+    trace::step("", "thaw").over(async { park::thaw(paths, name, &nodes, before.is_some()) }).await?;
+    let is_ready = async {
+        trace::wait(&first.name, "the API server to answer").over(api::answers(&client)).await;
+        reporter.step("waiting for the nodes to say that they are Ready");
+        trace::wait("", "all nodes to be Ready").over(ready(&client, &nodes, before)).await;
+        Ok(())
+    };
+    let is_begun = trace::step("", "start what was stopped").over(park::revive(&nodes, before.is_some()));
+    tokio::try_join!(is_begun, is_ready)?;
     // Some may have been made or removed meanwhile.
     registry::tell_nodes(paths, name, reporter).await?;
     Ok(Booted { record, access: Some((admin_conf, client)) })
@@ -119,17 +133,61 @@ async fn later(before: &Reports) {
     }
 }
 
-/// Returns when every node has reported anew that it is Ready. That it is alive is not enough: what kubelet, which has only just begun,
-/// first says of its node can be that it is not Ready.
-async fn ready(client: &Client, nodes: &[NodeRecord], before: &Reports) {
+/// Returns when every node is Ready and its kubelet is there, as it has said anew: one that was stopped with a report (that it is alive is
+/// not enough, as the first report of a new one can be that its node is not Ready), one that was not with its lease.
+async fn ready(client: &Client, nodes: &[NodeRecord], before: Option<&Reports>) {
+    let reported = every(Api::all(client.clone()), nodes, |node: &Node| {
+        let last = before.and_then(|before| before.get(&node.name_any()));
+        api::is_ready(node) && api::reported_at(node).as_ref() != last
+    });
+    let renewed = every(Api::namespaced(client.clone(), LEASES), nodes, is_renewed);
+    tokio::join!(reported, renewed);
+}
+
+/// Returns when every node's object, which has its name, is as wanted.
+async fn every<K>(objects: Api<K>, nodes: &[NodeRecord], wanted: impl Fn(&K) -> bool)
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut missing: Vec<&str> = park::kubernetes_nodes(nodes).map(|(name, _)| name).collect();
-    let nodes: Api<Node> = Api::all(client.clone());
-    api::first_match(nodes, watcher::Config::default(), |node| {
-        let name = node.name_any();
-        if api::is_ready(&node) && before.get(&name) != api::reported_at(&node).as_ref() {
+    api::first_match(objects, watcher::Config::default(), |object| {
+        if wanted(&object) {
+            let name = object.name_any();
             missing.retain(|other| *other != name);
         }
         missing.is_empty().then_some(())
     })
     .await;
+}
+
+/// Whether a lease is not due to be renewed. Kubelet renews its own after a quarter of its duration, and up to a twenty-fifth more
+/// (`nodeLeaseRenewIntervalFraction`).
+fn is_renewed(lease: &Lease) -> bool {
+    let Some(spec) = &lease.spec else { return false };
+    let due = Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().unsigned_abs().into())
+        .mul_f64(0.275);
+    park::age(lease).is_some_and(|age| age.as_secs_f64() < due.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime};
+
+    use super::*;
+
+    #[test]
+    fn a_lease_is_renewed_when_it_is_not_due_again() {
+        let lease = |seconds: f64, duration| {
+            let renew_time = Some(MicroTime(Timestamp::now() - Duration::from_secs_f64(seconds)));
+            let spec =
+                LeaseSpec { renew_time, lease_duration_seconds: Some(duration), ..LeaseSpec::default() };
+            Lease { spec: Some(spec), ..Lease::default() }
+        };
+        assert!(is_renewed(&lease(0.1, 40)));
+        // The last moment that it may be renewed at.
+        assert!(is_renewed(&lease(10.5, 40)));
+        assert!(!is_renewed(&lease(11.5, 40)));
+        assert!(is_renewed(&lease(100.0, 400)));
+        assert!(!is_renewed(&Lease::default()));
+    }
 }
