@@ -17,11 +17,19 @@ const TIDYING: Duration = Duration::from_secs(15);
 fn ctrl_c_cleans_up_and_exits_130() {
     let Some(fixture) = Fixture::open() else { return };
     let mut steps = Steps::default();
-    for (phase, delay) in
-        [("Preparing nodes", 0), ("Preparing nodes", 300), ("Starting control-plane", 2_000)]
-    {
+    // One node by template may be there after these two seconds.
+    let long = fixture.directory().join("long.yaml");
+    let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: control-plane}, {role: control-plane}]\n";
+    fs_err::write(&long, text).expect("the fixture's directory is writable");
+    let long = ["--bootstrap", "kubeadm", "--config", long.to_str().expect("a path of ours is text")];
+    for (phase, delay, options) in [
+        ("Preparing nodes", 0, &[][..]),
+        ("Preparing nodes", 300, &[]),
+        ("Starting control-plane", 2_000, &long),
+    ] {
         steps.step(&format!("Ctrl-C {delay} ms into {phase}"), || {
-            let running = fixture.kiln().start(&["create", "cluster", "--name", "it-stop"]);
+            let create = ["create", "cluster", "--name", "it-stop"];
+            let running = fixture.kiln().start(&[&create, options].concat());
             assert!(running.wait_for_stderr(phase, Duration::from_secs(60)), "it never came to {phase}");
             thread::sleep(Duration::from_millis(delay));
             running.signal_group(Signal::SIGINT);
