@@ -171,8 +171,7 @@ impl Asks {
     /// Starts a node's kubelet anew, now that its API answers, unless it asks often and so will soon. `waited` is for how long the API
     /// was waited for.
     pub(super) async fn or_anew(self, process: &Process, node: &str, waited: Duration) {
-        let changed = inside::read(process, node, CHANGED_SOURCES).unwrap_or_default();
-        if waited > self.at_most() || !self.are_in(&changed) {
+        if waited > self.at_most() || !has_changed(process, node, self.sources()) {
             trace::step(node, "start kubelet anew").over(restart_kubelet(process)).await;
         }
     }
@@ -185,13 +184,22 @@ impl Asks {
         })
     }
 
-    fn are_in(self, changed: &str) -> bool {
-        let sources = match self {
+    fn sources(self) -> &'static [&'static str] {
+        match self {
             Self::AsNode => &Self::SOURCES[..2],
             Self::ForCertificate => &Self::SOURCES[..],
-        };
-        sources.iter().all(|source| changed.lines().any(|line| line == *source))
+        }
     }
+}
+
+/// Whether a node's programs are compiled with Kiln's changes of all these sources, each a module and a file ([`CHANGED_SOURCES`]).
+pub(super) fn has_changed(process: &Process, node: &str, sources: &[&str]) -> bool {
+    names_all(&inside::read(process, node, CHANGED_SOURCES).unwrap_or_default(), sources)
+}
+
+/// Whether a list of changed sources has all of these.
+pub(super) fn names_all(changed: &str, sources: &[&str]) -> bool {
+    sources.iter().all(|source| changed.lines().any(|line| line == *source))
 }
 
 /// Starts a node's kubelet, whose configuration is there now. Returns when systemd has done so. That it cannot be is no
@@ -273,12 +281,12 @@ mod tests {
     #[test]
     fn kubelet_as_kiln_compiles_it_asks_often() {
         let changed = include_str!("../../node-image/kubernetes/changes");
-        assert!(Asks::AsNode.are_in(changed));
-        assert!(Asks::ForCertificate.are_in(changed));
+        assert!(names_all(changed, Asks::AsNode.sources()));
+        assert!(names_all(changed, Asks::ForCertificate.sources()));
         let earlier = changed.replace("certificate_manager.go", "");
-        assert!(Asks::AsNode.are_in(&earlier));
-        assert!(!Asks::ForCertificate.are_in(&earlier));
-        assert!(!Asks::AsNode.are_in(""));
+        assert!(names_all(&earlier, Asks::AsNode.sources()));
+        assert!(!names_all(&earlier, Asks::ForCertificate.sources()));
+        assert!(!names_all("", Asks::AsNode.sources()));
     }
 
     #[test]

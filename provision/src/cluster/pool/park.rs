@@ -22,10 +22,9 @@ use kube::{
     runtime::wait::await_condition,
 };
 
-use super::super::{api, blocking::Steps, inside, node};
+use super::super::{api, blocking::Steps, bootstrap, inside, node};
 use crate::{
     Error, Paths, Reporter, Result,
-    build::CHANGED_SOURCES,
     state::{NodeRecord, NodeRole, Reports},
 };
 
@@ -52,6 +51,13 @@ const WATCHDOGS_OFF: &str = "systemctl service-watchdogs no";
 const WATCHDOGS_ON: &str = "systemctl service-watchdogs yes";
 const STOP: &str = "systemctl stop kubelet && systemctl service-watchdogs no";
 const START: &str = "systemctl --no-block start kubelet && systemctl service-watchdogs yes";
+
+/// What must be as Kiln compiles it for a node's programs to go on from a stop: kubelet asks containerd before it calls its node not
+/// ready, and kube-controller-manager hears of nodes before it calls them unreachable.
+const OUTLIVING: [&str; 2] = [
+    "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go",
+    "k8s.io/kubernetes pkg/controller/nodelifecycle/node_lifecycle_controller.go",
+];
 
 const SYSTEM: &str = "kube-system";
 const CONTROLLERS: &str = "kube-controller-manager";
@@ -93,9 +99,8 @@ pub(super) async fn park(
     steps: &Steps,
 ) -> Result<Option<Reports>> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM);
-    let outlives = kubernetes_nodes(nodes).all(|(name, process)| {
-        outlives_stops(&inside::read(process, name, CHANGED_SOURCES).unwrap_or_default())
-    });
+    let outlives =
+        kubernetes_nodes(nodes).all(|(name, process)| bootstrap::has_changed(process, name, &OUTLIVING));
     if !outlives {
         end_controllers(cluster, nodes, client, &leases, reporter).await?;
         reporter.step("stopping kubelet");
@@ -112,16 +117,6 @@ pub(super) async fn park(
     });
     try_join_all(freezes).await?;
     Ok(reports)
-}
-
-/// Whether the programs of a node with these sources go on from a stop as Kiln compiles them: kubelet asks containerd before
-/// it calls its node not ready, and kube-controller-manager hears of nodes before it calls them unreachable.
-fn outlives_stops(changed: &str) -> bool {
-    const SOURCES: [&str; 2] = [
-        "k8s.io/kubernetes pkg/kubelet/kubelet_node_status.go",
-        "k8s.io/kubernetes pkg/controller/nodelifecycle/node_lifecycle_controller.go",
-    ];
-    SOURCES.iter().all(|source| changed.lines().any(|line| line == *source))
 }
 
 /// Ends kube-controller-manager in all control planes.
@@ -246,8 +241,9 @@ mod tests {
     #[test]
     fn programs_as_kiln_compiles_them_outlive_a_stop() {
         let changed = include_str!("../../../node-image/kubernetes/changes");
-        assert!(outlives_stops(changed));
-        assert!(!outlives_stops(&changed.replace("node_lifecycle_controller.go", "")));
-        assert!(!outlives_stops(""));
+        let outlives = |changed: &str| bootstrap::names_all(changed, &OUTLIVING);
+        assert!(outlives(changed));
+        assert!(!outlives(&changed.replace("node_lifecycle_controller.go", "")));
+        assert!(!outlives(""));
     }
 }
